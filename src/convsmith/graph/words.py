@@ -1,0 +1,515 @@
+"""Reads the words of one line: tokens, shapes and operators, each error with its column.
+
+The inverse of :func:`convsmith.graph.printing.operator_text`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fractions import Fraction
+
+from convsmith.errors import NotationError
+from convsmith.graph.operators import (
+    ACTIVATIONS,
+    ELEMENTWISE,
+    REDUCTIONS,
+    UNARIES,
+    Activation,
+    AdaptivePool,
+    Concat,
+    Conv,
+    Elementwise,
+    Expand,
+    Flatten,
+    GlobalPool,
+    Identity,
+    Linear,
+    LocalResponseNorm,
+    MatMul,
+    Norm,
+    Operator,
+    Pad,
+    Padding,
+    Pool,
+    Reduce,
+    Reshape,
+    Resize,
+    Slice,
+    Softmax,
+    Split,
+    Transpose,
+    Unary,
+    Unsupported,
+)
+from convsmith.graph.shape import Shape
+
+__all__ = ["Reader", "Token", "read_operator", "read_shape"]
+
+# Tokens ---------------------------------------------------------------------------
+
+_TOKEN = re.compile(r'\s*(?:("(?:[^"\\]|\\.)*")|([^\s>\[\]|()+{}"]+)|([>\[\]|()+{}]))')
+_PUNCTUATION = frozenset(">[]|()+{}")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A word, a quoted name or a punctuation mark, and the column where it starts."""
+
+    text: str
+    column: int
+    quoted: bool = False
+
+    def is_(self, *words: str) -> bool:
+        """Whether this is one of the given words, unquoted."""
+        return not self.quoted and self.text in words
+
+
+class Reader:
+    """The tokens of one line, with errors that point at the column."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.tokens: list[Token] = []
+        self.at = 0
+        position, end = 0, len(text.rstrip())
+        while position < end:
+            match = _TOKEN.match(text, position)
+            if match is None:
+                column = position + len(text[position:]) - len(text[position:].lstrip())
+                raise NotationError(
+                    "a quoted name does not end", text=text, column=column, remedy='add a "'
+                )
+            quoted, word, mark = match.groups()
+            group = 1 if quoted else 2 if word else 3
+            value = self._unquote(quoted, match.start(1)) if quoted else word or mark
+            self.tokens.append(Token(value, match.start(group), bool(quoted)))
+            # "<1,2>" is one word although ">" separates: join it again.
+            if word and word.startswith("<") and text[match.end() : match.end() + 1] == ">":
+                self.tokens[-1] = Token(word + ">", match.start(group))
+                position = match.end() + 1
+            else:
+                position = match.end()
+
+    def _unquote(self, quoted: str, column: int) -> str:
+        try:
+            return str(json.loads(quoted))
+        except ValueError:
+            raise NotationError(
+                "this quoted name has a bad escape", text=self.text, column=column
+            ) from None
+
+    def peek(self) -> Token | None:
+        """The next token, left in place; ``None`` at the end."""
+        return self.tokens[self.at] if self.at < len(self.tokens) else None
+
+    def next_is(self, *words: str) -> bool:
+        """Whether the next token is one of the given words."""
+        token = self.peek()
+        return token is not None and token.is_(*words)
+
+    def take(self, expected: str) -> Token:
+        """Takes any token; ``expected`` says in the error what should have been there."""
+        token = self.peek()
+        if token is None:
+            raise self.error(f"the text ends, expected {expected}")
+        self.at += 1
+        return token
+
+    def mark(self, mark: str) -> Token:
+        """Takes this punctuation mark and nothing else."""
+        token = self.peek()
+        if token is None or not token.is_(mark):
+            found = "the text ends" if token is None else f"found {token.text!r}"
+            raise self.error(f"{found}, expected {mark!r}")
+        self.at += 1
+        return token
+
+    def words(self) -> list[Token]:
+        """The words up to the next punctuation."""
+        start = self.at
+        while (token := self.peek()) and (token.quoted or token.text not in _PUNCTUATION):
+            self.at += 1
+        return self.tokens[start : self.at]
+
+    def error(self, fact: str, token: Token | None = None, remedy: str = "") -> NotationError:
+        """An error at a token, by default the next one."""
+        token = token or self.peek()
+        column = len(self.text.rstrip()) if token is None else token.column
+        return NotationError(fact, text=self.text, column=column, remedy=remedy)
+
+
+def read_shape(reader: Reader, token: Token) -> Shape:
+    """Reads a shape, such as ``3@224x224``, ``8x3@32`` or ``<1,1000>``.
+
+    Raises:
+        NotationError: With the caret under the token.
+    """
+    text = token.text
+    if re.fullmatch(r"<(\d{1,18}(,\d{1,18})*)?>", text, re.ASCII):
+        return tuple(int(part) for part in text[1:-1].split(",") if part)
+    match = re.fullmatch(r"(?:(\d{1,18})x)?(\d{1,18})@(\d{1,18}(?:x\d{1,18}){0,2})", text, re.ASCII)
+    if match is None:
+        raise reader.error(
+            f"found {text!r}, expected an input shape", token, "such as 3@224x224 (C@HxW)"
+        )
+    batch, channels, spatial = match.groups()
+    sizes = tuple(map(int, spatial.split("x")))
+    if len(sizes) == 1:
+        sizes *= 2
+    return (int(batch or 1), int(channels), *sizes)
+
+
+# Operators ------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Words:
+    """The words of one operator, taken one by one."""
+
+    reader: Reader
+    head: Token
+    rest: list[Token]
+    shapes: list[Shape | None]
+
+    @property
+    def rank(self) -> int:
+        shape = self.shapes[0] if self.shapes else None
+        return 2 if shape is None else max(len(shape) - 2, 1)
+
+    def take(self, expected: str) -> Token:
+        if not self.rest:
+            raise self.reader.error(f"{self.head.text!r} needs {expected}", self.reader.peek())
+        return self.rest.pop(0)
+
+    def integer(self, expected: str) -> int:
+        token = self.take(expected)
+        return self._int(token.text, token, expected)
+
+    def _int(self, text: str, token: Token, expected: str, minimum: int = 1) -> int:
+        if not re.fullmatch(r"-?\d{1,18}", text, re.ASCII):
+            raise self.reader.error(f"found {token.text!r}, expected {expected}", token)
+        if int(text) < minimum:
+            raise self.reader.error(f"{expected} must be at least {minimum}", token)
+        return int(text)
+
+    def axes(self, text: str, token: Token, expected: str, minimum: int = 1) -> tuple[int, ...]:
+        """``3`` for every axis or ``1x7`` per axis."""
+        values = tuple(self._int(part, token, expected, minimum) for part in text.split("x"))
+        if len(values) == 1:
+            return values * self.rank
+        if len(values) != self.rank:
+            raise self.reader.error(
+                f"{expected} for {len(values)} axes, the input has {self.rank}", token
+            )
+        return values
+
+    def integers(self, text: str, token: Token, expected: str) -> tuple[int, ...]:
+        return tuple(self._int(p, token, expected, -(2**62)) for p in text.split(","))
+
+    def flag(self, *names: str) -> str | None:
+        """Takes the first of the words that is there."""
+        for index, token in enumerate(self.rest):
+            if token.is_(*names):
+                return self.rest.pop(index).text
+        return None
+
+    def prefixed(self, prefix: str) -> Token | None:
+        """Takes a word such as ``p1`` or ``g32``; returns it without its letter."""
+        for index, token in enumerate(self.rest):
+            if re.match(rf"{prefix}[-\d]", token.text):
+                del self.rest[index]
+                return Token(token.text[len(prefix) :], token.column)
+        return None
+
+    def option(self, key: str) -> float | None:
+        """Takes ``key=value``."""
+        for index, token in enumerate(self.rest):
+            if token.text.startswith(f"{key}="):
+                del self.rest[index]
+                try:
+                    return float(token.text[len(key) + 1 :])
+                except ValueError:
+                    raise self.reader.error(f"expected a number after {key}=", token) from None
+        return None
+
+    def axis_option(self, default: int) -> int:
+        value = self.option("axis")
+        return default if value is None else int(value)
+
+    def done(self) -> None:
+        if self.rest:
+            raise self.reader.error(
+                f"{self.head.text!r} does not take {self.rest[0].text!r}",
+                self.rest[0],
+            )
+
+
+def _read_padding(words: _Words) -> tuple[Padding, str | None]:
+    same = words.flag("psame", "psame-lower")
+    token = words.prefixed("p")
+    zero: Padding = ((0, 0),) * words.rank
+    if same:
+        return zero, "upper" if same == "psame" else "lower"
+    if token is None:
+        return zero, None
+    if "," not in token.text:
+        return tuple((p, p) for p in words.axes(token.text, token, "padding", 0)), None
+    values = tuple(words._int(p, token, "padding", 0) for p in token.text.split(","))
+    if len(values) != 2 * words.rank:
+        raise words.reader.error(
+            f"padding has {len(values)} numbers, {words.rank} axes need {2 * words.rank}", token
+        )
+    return tuple(zip(values[: words.rank], values[words.rank :], strict=True)), None
+
+
+def _read_kernel(words: _Words) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    token = words.take("a kernel size, such as 3 or 1x7")
+    kernel, _, stride = token.text.partition("/")
+    sizes = words.axes(kernel, token, "a kernel size")
+    if "/" not in token.text:
+        return sizes, None
+    return sizes, words.axes(stride, token, "a stride")
+
+
+def _read_dilation(words: _Words) -> tuple[int, ...]:
+    token = words.prefixed("d")
+    return (1,) * words.rank if token is None else words.axes(token.text, token, "dilation")
+
+
+def _read_conv(words: _Words, *, transposed: bool = False, depthwise: bool = False) -> Operator:
+    if depthwise:
+        shape = words.shapes[0]
+        channels = shape[1] if shape is not None and len(shape) > 2 else 1
+    else:
+        channels = words.integer("a number of output channels")
+    kernel, stride = _read_kernel(words)
+    padding, same = _read_padding(words)
+    groups = words.prefixed("g")
+    extra = words.prefixed("o")
+    return Conv(
+        channels=channels,
+        kernel=kernel,
+        stride=stride or (1,) * words.rank,
+        padding=padding,
+        same=same,  # type: ignore[arg-type]  # "upper", "lower" or None
+        dilation=_read_dilation(words),
+        groups=channels
+        if depthwise
+        else 1
+        if groups is None
+        else words._int(groups.text, groups, "a number of groups"),
+        bias=not words.flag("nobias"),
+        rounding="ceil" if words.flag("ceil") else "floor",
+        transposed=transposed,
+        output_padding=() if extra is None else words.axes(extra.text, extra, "padding", 0),
+    )
+
+
+def _read_pool(words: _Words, kind: str) -> Operator:
+    kernel, stride = _read_kernel(words)
+    padding, same = _read_padding(words)
+    return Pool(
+        kind=kind,  # type: ignore[arg-type]  # from the table below
+        kernel=kernel,
+        stride=stride or kernel,
+        padding=padding,
+        same=same,  # type: ignore[arg-type]
+        dilation=_read_dilation(words),
+        rounding="ceil" if words.flag("ceil") else "floor",
+        count_padding=not words.flag("nopadcount"),
+    )
+
+
+def _read_adaptive(words: _Words, kind: str) -> Operator:
+    token = words.take("an output size")
+    return AdaptivePool(
+        kind=kind,  # type: ignore[arg-type]
+        size=words.axes(token.text, token, "an output size", 0),
+    )
+
+
+def _read_norm(words: _Words, kind: str) -> Operator:
+    number = words.integer("a number") if kind in ("group", "layer") else 1
+    epsilon = words.option("eps")
+    return Norm(
+        kind=kind,  # type: ignore[arg-type]
+        groups=number if kind == "group" else 1,
+        axes=number if kind == "layer" else 1,
+        affine=not words.flag("noaffine"),
+        epsilon=1e-5 if epsilon is None else epsilon,
+    )
+
+
+def _read_lrn(words: _Words) -> Operator:
+    size = words.integer("a number of channels")
+    given = {name: words.option(name) for name in ("alpha", "beta", "k")}
+    return LocalResponseNorm(size=size, **{n: v for n, v in given.items() if v is not None})
+
+
+def _read_activation(words: _Words) -> Operator:
+    options = {name: words.option(name) for name in ("alpha", "beta", "low", "high")}
+    return Activation(kind=words.head.text, **options)
+
+
+def _read_softmax(words: _Words, log: bool) -> Operator:
+    axis = words.integers(words.rest[0].text, words.rest.pop(0), "an axis")[0] if words.rest else 1
+    return Softmax(axis=axis, log=log)
+
+
+def _read_linear(words: _Words) -> Operator:
+    return Linear(features=words.integer("a number of features"), bias=not words.flag("nobias"))
+
+
+def _read_list(words: _Words, expected: str) -> tuple[int, ...]:
+    token = words.take(expected)
+    return words.integers(token.text, token, expected)
+
+
+def _read_slice(words: _Words) -> Operator:
+    ranges: list[tuple[int, int, int | None, int]] = []
+    expected = "axis:start:stop:step"
+    words.rest = words.rest or [words.take(expected)]
+    for token in words.rest:
+        parts = token.text.split(":")
+        if len(parts) != 4:
+            raise words.reader.error(f"found {token.text!r}, expected {expected}", token)
+        axis, start, step = (words._int(parts[i], token, expected, 0) for i in (0, 1, 3))
+        stop = words._int(parts[2], token, expected, 0) if parts[2] else None
+        ranges.append((axis, start, stop, max(step, 1)))
+    words.rest = []
+    return Slice(ranges=tuple(ranges))
+
+
+def _read_pad(words: _Words) -> Operator:
+    mode = words.flag("reflect", "edge", "wrap") or "constant"
+    value = words.option("value") or 0.0
+    token = words.take("a padding")
+    still: Padding = ((0, 0), (0, 0))
+    if "," not in token.text:
+        padding = still + tuple((p, p) for p in words.axes(token.text, token, "padding", -(2**62)))
+    else:
+        numbers = words.integers(token.text, token, "padding")
+        half = len(numbers) // 2
+        padding = tuple(zip(numbers[:half], numbers[half:], strict=False))
+        if len(padding) == words.rank and len(words.shapes[0] or ()) == words.rank + 2:
+            padding = still + padding
+    return Pad(padding=padding, mode=mode, value=value)  # type: ignore[arg-type]
+
+
+def _read_flatten(words: _Words) -> Operator:
+    if not words.rest:
+        return Flatten()
+    axes = _read_list(words, "axes")
+    return Flatten(axis=axes[0], last=axes[1] if len(axes) > 1 else -1)
+
+
+def _read_resize(words: _Words, by_scale: bool) -> Operator:
+    mode = words.flag("linear", "bilinear", "cubic", "nearest") or "nearest"
+    alignment = words.flag("half_pixel", "pytorch_half_pixel", "align_corners") or "asymmetric"
+    rounding = words.flag("ceil", "round_prefer_floor", "round_prefer_ceil") or "floor"
+    token = words.take("a scale" if by_scale else "a size")
+    scale: tuple[Fraction, ...] = ()
+    size: tuple[int, ...] = ()
+    if by_scale:
+        parts = token.text.split("x")
+        try:
+            scale = tuple(Fraction(p) for p in parts) * (words.rank if len(parts) == 1 else 1)
+        except (ValueError, ZeroDivisionError):
+            scale = ()
+        if len(scale) != words.rank or min(scale) <= 0:
+            raise words.reader.error(f"found {token.text!r}, expected a scale", token)
+    else:
+        size = words.axes(token.text, token, "a size")
+    return Resize(
+        scale=scale,
+        size=size,
+        mode="linear" if mode == "bilinear" else mode,  # type: ignore[arg-type]
+        alignment=alignment,  # type: ignore[arg-type]
+        rounding=rounding,  # type: ignore[arg-type]
+    )
+
+
+def _read_reduce(words: _Words) -> Operator:
+    keep = words.flag("keep") is not None
+    return Reduce(kind=words.head.text, axes=_read_list(words, "axes, such as 2,3"), keep=keep)
+
+
+def _read_unsupported(words: _Words) -> Operator:
+    kind = words.take("a name").text
+    shapes: list[Shape | None] = []
+    while words.rest:
+        token = words.rest.pop(0)
+        shapes.append(None if token.is_("?") else read_shape(words.reader, token))
+    return Unsupported(kind=kind, shapes=tuple(shapes) or (None,))
+
+
+_OPERATORS: dict[str, Callable[[_Words], Operator]] = {
+    "conv": _read_conv,
+    "dw": lambda w: _read_conv(w, depthwise=True),
+    "deconv": lambda w: _read_conv(w, transposed=True),
+    "maxpool": lambda w: _read_pool(w, "max"),
+    "avgpool": lambda w: _read_pool(w, "average"),
+    "gap": lambda w: GlobalPool(kind="average"),
+    "gmp": lambda w: GlobalPool(kind="max"),
+    "adaptiveavgpool": lambda w: _read_adaptive(w, "average"),
+    "adaptivemaxpool": lambda w: _read_adaptive(w, "max"),
+    "bn": lambda w: _read_norm(w, "batch"),
+    "instancenorm": lambda w: _read_norm(w, "instance"),
+    "groupnorm": lambda w: _read_norm(w, "group"),
+    "layernorm": lambda w: _read_norm(w, "layer"),
+    "lrn": _read_lrn,
+    "softmax": lambda w: _read_softmax(w, False),
+    "logsoftmax": lambda w: _read_softmax(w, True),
+    "fc": _read_linear,
+    "matmul": lambda w: MatMul(),
+    "concat": lambda w: Concat(axis=w.axis_option(1)),
+    "split": lambda w: Split(sizes=_read_list(w, "sizes"), axis=w.axis_option(1)),
+    "slice": _read_slice,
+    "pad": _read_pad,
+    "reshape": lambda w: Reshape(shape=_read_list(w, "a shape")),
+    "expand": lambda w: Expand(shape=_read_list(w, "a shape")),
+    "transpose": lambda w: Transpose(permutation=_read_list(w, "an order of the axes")),
+    "flatten": _read_flatten,
+    "up": lambda w: _read_resize(w, True),
+    "resize": lambda w: _read_resize(w, False),
+    "unsupported": _read_unsupported,
+    **dict.fromkeys(ACTIVATIONS, _read_activation),
+    **{kind: lambda w: Unary(kind=w.head.text) for kind in UNARIES},
+    **{kind: lambda w: Elementwise(kind=w.head.text) for kind in ELEMENTWISE},
+    **dict.fromkeys(REDUCTIONS, _read_reduce),
+    **{kind: lambda w: Identity(kind=w.head.text) for kind in ("identity", "dropout", "cast")},
+}
+
+
+def read_operator(reader: Reader, shapes: list[Shape | None]) -> tuple[Token, Operator]:
+    """Reads one operator; the shapes of its inputs say how many axes ``3`` stands for.
+
+    Returns:
+        Its first token, for later errors, and the operator.
+
+    Raises:
+        NotationError: With the caret under the word that is wrong.
+    """
+    tokens = reader.words()
+    if not tokens:
+        found = reader.peek()
+        fact = "the text ends" if found is None else f"found {found.text!r}"
+        raise reader.error(f"{fact}, expected an operator", found, "such as conv 64 3 p1")
+    head = tokens[0]
+    if head.text not in _OPERATORS:
+        raise reader.error(f"unknown operator {head.text!r}", head, _suggestion(head.text))
+    words = _Words(reader, head, tokens[1:], shapes)
+    op = _OPERATORS[head.text](words)
+    words.done()
+    return head, op
+
+
+def _suggestion(word: str) -> str:
+    close = get_close_matches(word, _OPERATORS, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known are {', '.join(sorted(_OPERATORS))}"

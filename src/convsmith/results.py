@@ -1,0 +1,40 @@
+"""What every result has in common: plain data that can be printed, saved and shown.
+
+A result knows nothing about rendering. Printing it, or asking it for HTML, opens the one door
+to :mod:`convsmith.report`, which sees results only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from abc import ABC, abstractmethod
+from os import PathLike
+from typing import Any
+
+__all__ = ["Result"]
+
+
+class Result(ABC):
+    """Plain data with a versioned JSON schema. Subclasses are frozen dataclasses."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the result as JSON-ready data; ``schema`` names its version."""
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """Returns the result as JSON."""
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+
+    def to_html(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+        """Writes the result as one HTML file that works offline.
+
+        Raises:
+            OutputError: If the file exists and ``overwrite`` is false, or cannot be written.
+        """
+        importlib.import_module("convsmith.report").write_html(self, path, overwrite=overwrite)
+
+    def __str__(self) -> str:
+        return str(importlib.import_module("convsmith.report").text(self))
