@@ -1,0 +1,79 @@
+"""convsmith makes convolutional networks cheaper without changing what they see.
+
+Read a network, halve its multiplications by the evidence of real inputs, and see what was lost::
+
+    import numpy as np
+    import convsmith as cs
+
+    net = cs.load("network.onnx")
+    print(cs.analyze(net))
+    calibration = cs.calibrate(net, [np.load("images.npy")])
+    result = cs.rewrite(net, macs=0.5, calibration=calibration)
+    print(result.verification)
+    cs.save(result.net, "smaller.onnx")
+
+Public names are loaded when they are first used, so importing convsmith costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from convsmith.analysis import analyze
+    from convsmith.errors import ConvsmithError
+    from convsmith.graph import Graph
+    from convsmith.optimization import optimize
+    from convsmith.rewrite import RewritePackage
+    from convsmith.rewrite.applying import apply
+    from convsmith.rewrite.statistics import calibrate
+    from convsmith.rewrite.verifying import verify
+    from convsmith.sources import load, save
+
+    __version__: str
+    rewrite: RewritePackage
+
+__all__ = [
+    "ConvsmithError",
+    "Graph",
+    "__version__",
+    "analyze",
+    "apply",
+    "calibrate",
+    "load",
+    "optimize",
+    "rewrite",
+    "save",
+    "verify",
+]
+
+_HOMES = {
+    "ConvsmithError": "convsmith.errors",
+    "Graph": "convsmith.graph",
+    "analyze": "convsmith.analysis",
+    "apply": "convsmith.rewrite.applying",
+    "calibrate": "convsmith.rewrite.statistics",
+    "load": "convsmith.sources",
+    "optimize": "convsmith.optimization",
+    "save": "convsmith.sources",
+    "verify": "convsmith.rewrite.verifying",
+}
+
+
+def __getattr__(name: str) -> object:
+    value: object
+    if name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    elif name == "rewrite":  # a package that can be called: importing it would hide a function
+        value = import_module("convsmith.rewrite")
+    elif name == "__version__":
+        value = import_module("importlib.metadata").version("convsmith")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
