@@ -6,10 +6,13 @@ happened adds the place with :meth:`ConvsmithError.at`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 __all__ = [
     "BudgetError",
     "ConvsmithError",
     "DataError",
+    "DynamicSizeError",
     "GraphError",
     "MissingDependencyError",
     "NotationError",
@@ -45,7 +48,8 @@ class ConvsmithError(Exception):
     def __str__(self) -> str:
         where = f"{self.place}: " if self.place else ""
         remedy = f"; {self.remedy}" if self.remedy else ""
-        return f"{where}{self.fact}{remedy}."
+        end = "" if remedy.endswith("?") else "."
+        return f"{where}{self.fact}{remedy}{end}"
 
     def at(self, place: str) -> ConvsmithError:
         """Names the place, outermost first, and returns the same error for ``raise``."""
@@ -59,6 +63,25 @@ class UsageError(ConvsmithError):
 
 class SourceError(ConvsmithError):
     """A network that cannot be read or written."""
+
+
+class DynamicSizeError(SourceError):
+    """A network whose input size is open, read without saying which.
+
+    Attributes:
+        shapes: Per input, its sizes; ``None`` where they are open.
+    """
+
+    def __init__(
+        self,
+        fact: str,
+        *,
+        shapes: Mapping[str, tuple[int | None, ...]],
+        place: str = "",
+        remedy: str = "",
+    ) -> None:
+        super().__init__(fact, place=place, remedy=remedy)
+        self.shapes = dict(shapes)
 
 
 class NotationError(SourceError):

@@ -9,10 +9,15 @@ from __future__ import annotations
 import importlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from os import PathLike
 from typing import Any
 
-__all__ = ["Result"]
+__all__ = ["Progress", "Result"]
+
+Progress = Callable[[str, int, int], None]
+"""Called by long steps with what is being done, how much is done, and out of how much (0: not
+known)."""
 
 
 class Result(ABC):

@@ -19,16 +19,21 @@ PACKAGE = REPOSITORY / "src" / "convsmith"
 # The room on the left may import the rooms on the right, and itself.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "files": {"errors"},
+    "parallel": set(),
     "results": {"errors"},
-    "graph": {"errors"},
-    "sources": {"errors", "graph"},
+    "graph": {"errors", "parallel"},
+    "sources": {"errors", "files", "graph"},
     "analysis": {"errors", "results", "graph"},
     "signal": {"errors", "results", "graph"},
     "kernel": {"errors"},
     "conv": {"errors", "results", "graph", "kernel"},
-    "runtime": {"errors", "results", "graph", "sources", "conv"},
-    "rewrite": {"errors", "results", "graph", "analysis"},
-    "report": {"errors", "results", "graph", "analysis", "signal", "conv", "runtime", "rewrite"},
+    "runtime": {"errors", "parallel", "results", "graph", "sources", "conv"},
+    "rewrite": {"errors", "files", "parallel", "results", "graph", "analysis"},
+    "report": {
+        *("errors", "files", "results", "graph"),
+        *("analysis", "signal", "conv", "runtime", "rewrite", "optimization"),
+    },
 }
 MAY_IMPORT["optimization"] = set(MAY_IMPORT) - {"report"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT, "__init__"}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
 from convsmith.errors import ConvsmithError, DataError, UnsupportedOperatorError
+from convsmith.graph.fragment import ConvStep
 from convsmith.graph.graph import Graph, Node
 from convsmith.graph.interpolation import resize
 from convsmith.graph.nonlinearities import activate, unary
@@ -50,12 +51,13 @@ from convsmith.graph.operators import (
     Unary,
 )
 from convsmith.graph.shape import effective_kernel, infer_shapes, resolve_padding
+from convsmith.parallel import spread
 
-__all__ = ["Array", "apply", "evaluate", "pad_for_windows", "steps", "windows"]
+__all__ = ["Array", "apply", "evaluate", "node_arguments", "pad_for_windows", "run_chain", "steps", "windows"]
 
 Array = npt.NDArray[Any]
 
-_BLOCK_BYTES = 64 << 20
+_BLOCK_BYTES = 8 << 20
 """How much memory the unfolded windows of one block may take."""
 
 
@@ -99,14 +101,9 @@ def steps(
         if wanted.name not in inputs:
             raise DataError(f"input {wanted.name!r} is missing", remedy="give an array for it")
         values[wanted.name] = np.asarray(inputs[wanted.name])
-    floats = next((v.dtype for v in values.values() if np.issubdtype(v.dtype, np.floating)), None)
     pending = Counter(used for node in graph.nodes for used in node.inputs)
     for node in graph.nodes:
-        arguments = [
-            values[used] if used in values else _constant(graph, used, floats, node.name)
-            for used in node.inputs
-        ]
-        parameters = [_constant(graph, name, floats, node.name) for name in node.parameters]
+        arguments, parameters = node_arguments(graph, node, values)
         try:
             results = apply(node.op, arguments, parameters)
         except ConvsmithError as error:
@@ -121,17 +118,39 @@ def steps(
                     del values[used]
 
 
-def _constant(graph: Graph, name: str, floats: np.dtype[Any] | None, place: str) -> Array:
-    data = graph.constants[name].data
-    if data is None:
-        raise DataError(
-            f"its tensor {name!r} has no weights, only a shape",
-            place=place,
-            remedy="load a trained network",
-        )
-    if floats is not None and np.issubdtype(data.dtype, np.floating):
-        return data.astype(floats, copy=False)
-    return data
+def node_arguments(
+    graph: Graph, node: Node, values: Mapping[str, Array]
+) -> tuple[list[Array], list[Array]]:
+    """Collects what :func:`apply` needs for one node: its inputs and its parameters.
+
+    Weights take the floating-point type of the values, so that float64 stays float64.
+
+    Raises:
+        DataError: If a weight is absent.
+    """
+    floats = next(
+        (
+            values[used].dtype
+            for used in node.inputs
+            if used in values and np.issubdtype(values[used].dtype, np.floating)
+        ),
+        None,
+    )
+
+    def constant(name: str) -> Array:
+        data = graph.constants[name].data
+        if data is None:
+            raise DataError(
+                f"its tensor {name!r} has no weights, only a shape",
+                place=node.name,
+                remedy="load a trained network",
+            )
+        if floats is not None and np.issubdtype(data.dtype, np.floating):
+            return data.astype(floats, copy=False)
+        return data
+
+    inputs = [values[used] if used in values else constant(used) for used in node.inputs]
+    return inputs, [constant(name) for name in node.parameters]
 
 
 def apply(op: Operator, inputs: list[Array], parameters: list[Array]) -> tuple[Array, ...]:
@@ -149,6 +168,13 @@ def apply(op: Operator, inputs: list[Array], parameters: list[Array]) -> tuple[A
     infer_shapes(op, *(x.shape for x in inputs))
     result = _compute(op, *inputs, *parameters)
     return result if isinstance(result, tuple) else (result,)
+
+
+def run_chain(chain: Sequence[ConvStep], x: Array) -> Array:
+    """Runs convolutions that follow each other."""
+    for step in chain:
+        x = apply(step.op, [x], step.parameters)[0]
+    return x
 
 
 @singledispatch
@@ -219,17 +245,19 @@ def _convolve(op: Conv, x: Array, weight: Array) -> Array:
     if op.groups == channels and op.channels == channels:
         return _convolve_depthwise(view, weight, y)
     matrices = weight.reshape(op.groups, -1, inner)
+    wide, deep = channels // op.groups, op.channels // op.groups
     per_row = inner * math.prod(outputs[1:]) * x.itemsize
     rows = max(1, min(outputs[0], _BLOCK_BYTES // max(per_row, 1)))
     order = (0, *range(1 + rank, 1 + 2 * rank), *range(1, 1 + rank))
-    for image in range(batch):
-        for group in range(op.groups):
-            ins = slice(group * channels // op.groups, (group + 1) * channels // op.groups)
-            outs = slice(group * matrices.shape[1], (group + 1) * matrices.shape[1])
-            for start in range(0, outputs[0], rows):
-                part = view[image, ins, start : start + rows].transpose(order)
-                block = y[image, outs, start : start + rows]
-                block[...] = (matrices[group] @ part.reshape(inner, -1)).reshape(block.shape)
+
+    def block(place: tuple[int, int, int]) -> None:
+        image, group, row = place
+        part = view[image, group * wide : (group + 1) * wide, row : row + rows].transpose(order)
+        out = y[image, group * deep : (group + 1) * deep, row : row + rows]
+        out[...] = (matrices[group] @ part.reshape(inner, -1)).reshape(out.shape)
+
+    places = itertools.product(range(batch), range(op.groups), range(0, outputs[0], rows))
+    spread(block, places)
     return y
 
 
@@ -395,7 +423,8 @@ def _(op: Softmax, x: Array) -> Array:
     shifted = x - x.max(axis=op.axis, keepdims=True)
     exponentials = np.exp(shifted)
     total = exponentials.sum(axis=op.axis, keepdims=True)
-    return shifted - np.log(total) if op.log else exponentials / total
+    result: Array = shifted - np.log(total) if op.log else exponentials / total
+    return result
 
 
 # Products ----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convsmith.errors import ConvsmithError, GraphError, ShapeError
-from convsmith.graph.operators import Activation, Operator, Split, Unsupported, roles
+from convsmith.graph.operators import Activation, Operator, Split, Unsupported, arity, roles
 from convsmith.graph.shape import Shape, infer_shapes, parameter_shapes
 
 __all__ = ["Constant", "Graph", "GraphBuilder", "Input", "Node", "Output", "Provenance"]
@@ -185,7 +185,7 @@ class Graph:
         shapes.update((value.name, value.shape) for value in self.inputs)
         for node in self.nodes:
             known = [shapes[used] for used in node.inputs]
-            shapes.update(zip(node.outputs, _apply(node.op, known, node.name), strict=True))
+            shapes.update(zip(node.outputs, apply_operator(node.op, known, node.name), strict=True))
             _check_parameters(node, known, shapes)
         return MappingProxyType(shapes)
 
@@ -241,8 +241,20 @@ def _define(known: set[str], name: str) -> None:
     known.add(name)
 
 
-def _apply(op: Operator, inputs: list[Shape | None], name: str) -> tuple[Shape | None, ...]:
-    """Applies the shape table; what follows an unknown shape is unknown."""
+def apply_operator(op: Operator, inputs: list[Shape | None], name: str) -> tuple[Shape | None, ...]:
+    """Applies the shape table; what follows an unknown shape is unknown.
+
+    Raises:
+        ShapeError: If the inputs are too many, too few or do not fit; names the node.
+    """
+    least, most = arity(op)
+    if not least <= len(inputs) <= (len(inputs) if most is None else most):
+        wanted = f"{least}" if most is not None else f"at least {least}"
+        raise ShapeError(
+            f"{type(op).__name__} takes {wanted} input{'s' if least > 1 else ''},"
+            f" not {len(inputs)}",
+            place=name,
+        )
     known = [shape for shape in inputs if shape is not None]
     if isinstance(op, Unsupported):
         return op.shapes
@@ -262,6 +274,8 @@ def _check_parameters(
         return
     wanted = parameter_shapes(node.op, *known)
     for name, want, role in zip(node.parameters, wanted, roles(node.op), strict=True):
+        if name not in shapes:
+            raise GraphError(f"its {role} {name!r} is missing", place=node.name)
         have = shapes[name]
         shared_slope = role == "weight" and have == (1,) and isinstance(node.op, Activation)
         if have != want and not shared_slope:
@@ -344,7 +358,7 @@ class GraphBuilder:
             if used not in self.shapes:
                 raise GraphError(f"input {used!r} is not known yet", place=name)
         known = [self.shapes[used] for used in inputs]
-        shapes = _apply(op, known, name)
+        shapes = apply_operator(op, known, name)
         if parameters is None:
             parameters = self._make_parameters(op, known, name)
         node = Node(

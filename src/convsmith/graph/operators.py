@@ -77,6 +77,7 @@ __all__ = [
     "Transpose",
     "Unary",
     "Unsupported",
+    "arity",
     "roles",
 ]
 
@@ -392,3 +393,19 @@ def roles(op: Operator) -> tuple[str, ...]:
         case Activation(kind="prelu"):
             return ("weight",)
     return ()
+
+
+def arity(op: Operator) -> tuple[int, int | None]:
+    """How many values an operator takes: at least, and at most (``None``: any number).
+
+    >>> arity(MatMul()), arity(Concat())
+    ((2, 2), (1, None))
+    """
+    match op:
+        case Unsupported():
+            return 0, None
+        case Elementwise() | Concat():
+            return 1, None
+        case MatMul():
+            return 2, 2
+    return 1, 1

@@ -10,12 +10,18 @@ from collections import Counter
 from dataclasses import replace
 
 from convsmith.errors import ConvsmithError, NotationError
-from convsmith.graph.graph import Constant, Graph, GraphBuilder
+from convsmith.graph.graph import Constant, Graph, GraphBuilder, apply_operator
 from convsmith.graph.operators import Concat, Elementwise, Flatten, Linear, Operator, roles
 from convsmith.graph.shape import Shape, parameter_shapes
 from convsmith.graph.words import Reader, Token, read_operator, read_shape
 
 __all__ = ["parse"]
+
+MOST_STEPS = 100_000
+"""How many steps repeated blocks may unfold to; no real network comes near."""
+
+DEEPEST = 100
+"""How deep brackets may be nested."""
 
 
 def parse(text: str, *, source: str = "") -> Graph:
@@ -53,6 +59,8 @@ class _Chain:
         self.builder = GraphBuilder()
         self.counts: Counter[str] = Counter()
         self.image = False
+        self.steps = 0
+        self.depth = 0
 
     def read(self) -> Graph:
         reader = self.reader
@@ -68,34 +76,48 @@ class _Chain:
 
     def step(self, current: str) -> str:
         reader = self.reader
+        self.count_step()
         if reader.next_is("["):
             return self.branches(current, "[", "|", "]", Concat())
         if reader.next_is("("):
             start = reader.at
             result = self.branches(current, "(", "+", ")", Elementwise())
             token = reader.peek()
-            if token is None or not re.fullmatch(r"x\d{1,6}", token.text):
+            if token is None or not re.fullmatch(r"x\d{1,18}", token.text, re.ASCII):
                 return result
             reader.at += 1
             times, end = int(token.text[1:]), reader.at
             if times < 1:
                 raise reader.error("a block is repeated at least once", token)
             for _ in range(times - 1):
+                self.count_step()
                 reader.at = start
                 result = self.branches(result, "(", "+", ")", Elementwise())
             reader.at = end
             return result
         return self.operator(current)
 
+    def count_step(self) -> None:
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise self.reader.error(
+                f"the network has more than {MOST_STEPS:,} steps",
+                remedy="repeat its blocks less often",
+            )
+
     def branches(
         self, current: str, opening: str, between: str, closing: str, join: Operator
     ) -> str:
         reader = self.reader
         start = reader.mark(opening)
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise reader.error(f"brackets are nested more than {DEEPEST} deep", start)
         ends = [self.body(current)]
         while reader.next_is(between):
             reader.at += 1
             ends.append(self.body(current))
+        self.depth -= 1
         if reader.peek() is None:
             raise reader.error(f"{opening!r} is never closed", start, f"add {closing!r}")
         reader.mark(closing)
@@ -184,6 +206,8 @@ class _Listing:
         shape = read_shape(reader, reader.take("a shape") if is_constant else kind)
         token = reader.peek()
         dtype = reader.take("a type").text if token is not None else "float32"
+        if token is not None and not re.fullmatch(r"[a-z][a-z0-9_]*", dtype):
+            raise reader.error(f"found {dtype!r}, expected a type, such as float32", token)
         if (extra := reader.peek()) is not None:
             raise reader.error(f"found {extra.text!r}, expected the end of the line", extra)
         if is_constant:
@@ -196,10 +220,12 @@ class _Listing:
         start = reader.at
         reader.words()
         given: dict[str, str] = {}
+        roles_at: dict[str, Token] = {}
         if reader.next_is("{"):
             reader.at += 1
             while not reader.next_is("}"):
                 role = reader.take("a role").text
+                roles_at[role] = reader.tokens[reader.at - 1]
                 if not reader.take("'='").is_("="):
                     raise reader.error("expected '='", reader.tokens[reader.at - 1])
                 given[role] = reader.take("the name of a constant").text
@@ -217,6 +243,9 @@ class _Listing:
         reader.at = start
         shapes = [self.builder.shapes[token.text] for token in inputs]
         _, op = read_operator(reader, shapes)
+        for role, token in roles_at.items():
+            if role not in roles(op):
+                raise reader.error(f"{type(op).__name__} has no {role!r}", token)
         parameters = [given.get(role, f"{name}.{role}") for role in roles(op)] if given else None
         if parameters is not None:
             self.fill(op, shapes, name, parameters)
@@ -229,6 +258,7 @@ class _Listing:
         known = [shape for shape in shapes if shape is not None]
         if len(known) < len(shapes):
             return
+        apply_operator(op, shapes, name)  # before its parameters: the inputs must fit
         for role, constant, shape in zip(
             roles(op), parameters, parameter_shapes(op, *known), strict=True
         ):

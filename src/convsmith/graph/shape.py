@@ -289,7 +289,7 @@ def _(op: Concat, *inputs: Shape) -> tuple[Shape]:
 @infer_shapes.register
 def _(op: Split, x: Shape) -> tuple[Shape, ...]:
     axis = _axis(op.axis, x)
-    if sum(op.sizes) != x[axis]:
+    if sum(op.sizes) != x[axis] or min(op.sizes) < 0:
         raise ShapeError(f"sizes {op.sizes} do not add up to the {x[axis]} of axis {axis}")
     return tuple((*x[:axis], size, *x[axis + 1 :]) for size in op.sizes)
 
@@ -298,7 +298,8 @@ def _(op: Split, x: Shape) -> tuple[Shape, ...]:
 def _(op: Slice, x: Shape) -> tuple[Shape]:
     sizes = list(x)
     for axis, start, stop, step in op.ranges:
-        end = x[_axis(axis, x)] if stop is None else min(stop, x[axis])
+        size = x[_axis(axis, x)]
+        end = size if stop is None else min(stop, size)
         sizes[axis] = max(0, -(-(end - start) // step))
     return (tuple(sizes),)
 
@@ -325,6 +326,11 @@ def _(op: Reshape, x: Shape) -> tuple[Shape]:
     total = math.prod(x)
     known = math.prod(s for s in op.shape if s != -1)
     shape = op.shape
+    if min(shape, default=0) < -1 or shape.count(-1) > 1:
+        raise ShapeError(
+            f"{','.join(map(str, shape))} is no shape",
+            remedy="at most one size may be -1, all others are 0 or more",
+        )
     if -1 in shape:
         if known == 0 or total % known:
             raise ShapeError(f"cannot reshape {_times(x)} to {','.join(map(str, shape))}")
@@ -353,6 +359,8 @@ def _(op: Transpose, x: Shape) -> tuple[Shape]:
 
 @infer_shapes.register
 def _(op: Expand, x: Shape) -> tuple[Shape]:
+    if min(op.shape, default=0) < 0:
+        raise ShapeError(f"{','.join(map(str, op.shape))} is no shape")
     return (broadcast(x, op.shape),)
 
 

@@ -6,6 +6,7 @@ The inverse of :func:`convsmith.graph.printing.operator_text`.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -231,14 +232,21 @@ class _Words:
             if token.text.startswith(f"{key}="):
                 del self.rest[index]
                 try:
-                    return float(token.text[len(key) + 1 :])
+                    value = float(token.text[len(key) + 1 :])
                 except ValueError:
-                    raise self.reader.error(f"expected a number after {key}=", token) from None
+                    value = math.nan
+                if math.isnan(value):
+                    raise self.reader.error(f"expected a number after {key}=", token)
+                return value
         return None
 
     def axis_option(self, default: int) -> int:
         value = self.option("axis")
-        return default if value is None else int(value)
+        if value is None:
+            return default
+        if not value.is_integer() or abs(value) > 1000:
+            raise self.reader.error("expected a number of an axis after axis=", self.head)
+        return int(value)
 
     def done(self) -> None:
         if self.rest:
@@ -393,6 +401,8 @@ def _read_pad(words: _Words) -> Operator:
         padding = still + tuple((p, p) for p in words.axes(token.text, token, "padding", -(2**62)))
     else:
         numbers = words.integers(token.text, token, "padding")
+        if len(numbers) % 2:
+            raise words.reader.error(f"padding has {len(numbers)} numbers, not two an axis", token)
         half = len(numbers) // 2
         padding = tuple(zip(numbers[:half], numbers[half:], strict=False))
         if len(padding) == words.rank and len(words.shapes[0] or ()) == words.rank + 2:
@@ -403,8 +413,15 @@ def _read_pad(words: _Words) -> Operator:
 def _read_flatten(words: _Words) -> Operator:
     if not words.rest:
         return Flatten()
+    token = words.rest[0]
     axes = _read_list(words, "axes")
+    if len(axes) > 2:
+        raise words.reader.error("flatten takes the first and the last axis", token)
     return Flatten(axis=axes[0], last=axes[1] if len(axes) > 1 else -1)
+
+
+# No exponents: 1e999999999 would keep the machine busy. No denominator of zero.
+_SCALE = re.compile(r"\d{1,18}(\.\d{1,18}|/0*[1-9]\d{0,17})?", re.ASCII)
 
 
 def _read_resize(words: _Words, by_scale: bool) -> Operator:
@@ -416,10 +433,8 @@ def _read_resize(words: _Words, by_scale: bool) -> Operator:
     size: tuple[int, ...] = ()
     if by_scale:
         parts = token.text.split("x")
-        try:
+        if all(_SCALE.fullmatch(part) for part in parts):
             scale = tuple(Fraction(p) for p in parts) * (words.rank if len(parts) == 1 else 1)
-        except (ValueError, ZeroDivisionError):
-            scale = ()
         if len(scale) != words.rank or min(scale) <= 0:
             raise words.reader.error(f"found {token.text!r}, expected a scale", token)
     else:

@@ -1,0 +1,136 @@
+"""What the verbs have in common: options, and where results and messages go."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convsmith.errors import UsageError
+
+if TYPE_CHECKING:
+    from convsmith.results import Result
+
+__all__ = [
+    "DebugOption",
+    "ForceOption",
+    "FormatOption",
+    "InputOption",
+    "JsonOption",
+    "OutputOption",
+    "QuietOption",
+    "SourceArgument",
+    "Target",
+    "target",
+]
+
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="An .onnx file, notation such as '3@32 > conv 8 3 > relu', zoo:NAME, or"
+        " pkg.module:factory of a torch module.",
+        show_default=False,
+    ),
+]
+InputOption = Annotated[
+    str | None,
+    typer.Option(
+        "--input",
+        metavar="SIZES",
+        help="Sizes of the input, such as 1,3,224,224; of several: image=1,3,8,8;mask=1,1,8,8.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="text, json, csv, markdown or html; by default what the name after -o ends in,"
+        " else text.",
+        show_default=False,
+    ),
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Write to a file.", show_default=False),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress, no notes: only results.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")]
+
+_ENDINGS = {
+    ".txt": "text",
+    ".json": "json",
+    ".csv": "csv",
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".html": "html",
+    ".htm": "html",
+}
+
+
+class Target:
+    """Where one result goes, and in which form."""
+
+    def __init__(self, form: str, file: Path | None, *, quiet: bool, force: bool) -> None:
+        self.form = form
+        self.file = file
+        self.quiet = quiet
+        self.force = force
+
+    def deliver(self, result: Result) -> None:
+        """Prints the result, or writes it to the file.
+
+        Raises:
+            OutputError: If the file exists and ``--force`` was not given, or cannot be written.
+        """
+        from convsmith.files import write_atomically
+        from convsmith.report import render
+
+        if self.file is None:
+            sys.stdout.write(render(result, self.form, color=_wants_color()))
+            return
+        write_atomically(self.file, render(result, self.form).encode(), overwrite=self.force)
+        self.note(f"wrote {self.file}")
+
+    def note(self, message: str) -> None:
+        """Says something on the side, on stderr, unless ``--quiet``."""
+        if not self.quiet:
+            sys.stderr.write(f"convsmith: {message}\n")
+
+
+def target(*, json: bool, form: str | None, file: Path | None, quiet: bool, force: bool) -> Target:
+    """Makes sense of the options that all verbs share, before the work begins.
+
+    Raises:
+        UsageError: If they contradict each other.
+        OutputError: If the file exists and ``force`` was not given, or its folder does not.
+    """
+    from convsmith.files import check_target
+    from convsmith.report import FORMATS
+
+    if json and form not in (None, "json"):
+        raise UsageError(f"--json and --format {form} contradict each other", remedy="give one")
+    if form is not None and form not in FORMATS:
+        raise UsageError(
+            f"there is no format {form!r}", place="--format", remedy=f"use {', '.join(FORMATS)}"
+        )
+    if json:
+        form = "json"
+    if file is not None:
+        check_target(file, overwrite=force)
+        form = form or _ENDINGS.get(file.suffix.lower())
+    return Target(form or "text", file, quiet=quiet, force=force)
+
+
+def _wants_color() -> bool:
+    """Colors are for people: a terminal, and no wish to the contrary (https://no-color.org)."""
+    return (
+        sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    )

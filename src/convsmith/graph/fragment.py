@@ -1,0 +1,42 @@
+"""A convolution with its weights: the piece that a rewrite puts into a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from convsmith.graph.operators import Conv
+
+__all__ = ["ConvStep"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ConvStep:
+    """One plain convolution of the chain that stands for a layer.
+
+    Attributes:
+        op: The convolution.
+        weight: ``(C_out, C_in / groups, *kernel)``.
+        bias: ``(C_out,)``, or ``None`` when ``op.bias`` is false.
+
+    >>> plain = {"stride": (1,), "padding": ((0, 0),), "dilation": (1,), "bias": False}
+    >>> ConvStep(op=Conv(channels=2, kernel=(1,), **plain), weight=np.ones((2, 3, 1))).parameters
+    [array([[[1.],
+            [1.],
+            [1.]],
+    <BLANKLINE>
+           [[1.],
+            [1.],
+            [1.]]])]
+    """
+
+    op: Conv
+    weight: npt.NDArray[Any]
+    bias: npt.NDArray[Any] | None = None
+
+    @property
+    def parameters(self) -> list[npt.NDArray[Any]]:
+        """Its tensors, in the order of ``roles(op)``."""
+        return [self.weight] if self.bias is None else [self.weight, self.bias]

@@ -1,0 +1,94 @@
+"""An analysis as rows for other programs and for documents: CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv as csv_files
+import io
+import re
+
+from convsmith.analysis import Analysis, Row
+from convsmith.report import wording
+from convsmith.report.rendering import csv, markdown
+
+__all__ = ["COLUMNS"]
+
+COLUMNS = (
+    "name",
+    "op",
+    "text",
+    "inputs",
+    "outputs",
+    "params",
+    "macs",
+    "mults",
+    "adds",
+    "others",
+    "flops",
+    "weight_bytes",
+    "read_bytes",
+    "write_bytes",
+    "status",
+    "rf_size",
+    "rf_stride",
+    "rf_offset",
+    "rf_status",
+)
+
+
+@csv.register
+def _(result: Analysis) -> str:
+    """One line a layer; shapes as ``1x64x112x112``, several separated by blanks."""
+    file = io.StringIO()
+    writer = csv_files.writer(file, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in result.rows:
+        data = row.to_dict()
+        data.update({f"rf_{key}": _joined(value) for key, value in data.pop("rf").items()})
+        for key in ("inputs", "outputs"):
+            data[key] = " ".join(_joined(shape) for shape in data[key])
+        writer.writerow([data[column] for column in COLUMNS])
+    return file.getvalue()
+
+
+def _joined(values: object) -> str:
+    if isinstance(values, list):
+        return "x".join("?" if value is None else str(value) for value in values)
+    return "?" if values is None else str(values)
+
+
+_HEADINGS = ("layer", "operator", "output", "params", "MACs", "sees", "stride", "offset")
+
+
+@markdown.register
+def _(result: Analysis) -> str:
+    """A table, and the totals as its last line."""
+    lines = [_line(_HEADINGS), "|:--|:--|:--|--:|--:|--:|--:|--:|"]
+    lines += [_line(_cells(row)) for row in result.rows]
+    total = result.total
+    sums = ("**total**", "", "", f"**{total.params:,}**", f"**{total.macs:,}**", "", "", "")
+    lines.append(f"| {' | '.join(sums)} |")
+    for item in result.unsupported:
+        lines.append(f"\nNot counted: {_escaped(item.name)} ({_escaped(item.op)})")
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    counted = {"free": "-", "unsupported": "?"}.get(row.status)
+    return (
+        row.name,
+        row.text,
+        ", ".join(map(wording.shape, row.outputs)),
+        wording.exact(row.params),
+        counted or wording.exact(row.macs),
+        wording.field(row.rf),
+        wording.strides(row.rf),
+        wording.offsets(row.rf),
+    )
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(map(_escaped, cells))} |"
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", wording.plain(text))

@@ -1,0 +1,109 @@
+"""The formats, each one table of functions over the kinds of results.
+
+A renderer registers itself: ``@text.register`` on a function that takes the result.
+"""
+
+from __future__ import annotations
+
+import shutil
+from functools import singledispatch
+from os import PathLike
+from pathlib import Path
+
+from convsmith.errors import UsageError
+from convsmith.files import write_atomically
+from convsmith.results import Result
+
+__all__ = ["FORMATS", "csv", "html", "markdown", "render", "text", "write_html"]
+
+FORMATS = ("text", "json", "csv", "markdown", "html")
+
+
+def _none(result: Result, form: str) -> UsageError:
+    return UsageError(
+        f"there is no {form} form of {type(result).__name__}", remedy="choose json or text"
+    )
+
+
+def terminal_width() -> int:
+    """``COLUMNS``, or how wide the terminal is, or 80 where there is none."""
+    return shutil.get_terminal_size((80, 24)).columns
+
+
+@singledispatch
+def text(result: Result, *, width: int | None = None, color: bool = False) -> str:
+    """Returns a result for reading in a terminal, without a line break at the end.
+
+    Args:
+        result: What to show.
+        width: Columns; by default those of the terminal, 80 without one.
+        color: Whether to use colors.
+
+    Raises:
+        UsageError: If this kind of result has no such form.
+    """
+    raise _none(result, "text")
+
+
+@singledispatch
+def csv(result: Result) -> str:
+    """Returns the rows of a result as comma-separated values, with a header.
+
+    Raises:
+        UsageError: If this kind of result has no such form.
+    """
+    raise _none(result, "CSV")
+
+
+@singledispatch
+def markdown(result: Result) -> str:
+    """Returns a result as Markdown.
+
+    Raises:
+        UsageError: If this kind of result has no such form.
+    """
+    raise _none(result, "Markdown")
+
+
+@singledispatch
+def html(result: Result) -> str:
+    """Returns a result as one HTML page that works offline.
+
+    Raises:
+        UsageError: If this kind of result has no such form.
+    """
+    raise _none(result, "HTML")
+
+
+def write_html(result: Result, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+    """Writes a result as one HTML file.
+
+    Raises:
+        OutputError: If the file exists and ``overwrite`` is false, or cannot be written.
+        UsageError: If this kind of result has no such form.
+    """
+    write_atomically(Path(path), html(result).encode(), overwrite=overwrite)
+
+
+def render(result: Result, form: str, *, width: int | None = None, color: bool = False) -> str:
+    """Returns a result in one of ``FORMATS``; every line ends with a line break.
+
+    Raises:
+        UsageError: If there is no such format, or none for this kind of result.
+    """
+    match form:
+        case "text":
+            rendered = text(result, width=width, color=color)
+        case "json":
+            rendered = result.to_json()
+        case "csv":
+            rendered = csv(result)
+        case "markdown":
+            rendered = markdown(result)
+        case "html":
+            rendered = html(result)
+        case _:
+            raise UsageError(
+                f"there is no format {form!r}", remedy=f"choose one of {', '.join(FORMATS)}"
+            )
+    return rendered if rendered.endswith("\n") else f"{rendered}\n"

@@ -1,0 +1,55 @@
+"""Rewrites trained networks: statistics, forms, the choice among them, and the proof.
+
+The package can be called: ``convsmith.rewrite(net, macs=0.5, calibration=...)`` is
+:func:`convsmith.rewrite.rewriting.rewrite`. Importing any of its modules puts the package where
+that function would be, so the package itself answers the call.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+from convsmith.graph import Graph
+from convsmith.results import Progress
+from convsmith.rewrite.applying import apply
+from convsmith.rewrite.plan import Choice, Plan
+from convsmith.rewrite.rewriting import Rewriting
+from convsmith.rewrite.rewriting import rewrite as _rewrite
+from convsmith.rewrite.statistics import Calibration, calibrate
+from convsmith.rewrite.verifying import Metric, Verification, verify
+
+__all__ = [
+    "Calibration",
+    "Choice",
+    "Metric",
+    "Plan",
+    "RewritePackage",
+    "Rewriting",
+    "Verification",
+    "apply",
+    "calibrate",
+    "verify",
+]
+
+
+class RewritePackage(ModuleType):
+    """The package ``convsmith.rewrite``, callable."""
+
+    def __call__(
+        self,
+        net: Graph,
+        *,
+        macs: float | None = None,
+        params: float | None = None,
+        plan: Plan | None = None,
+        calibration: Calibration | None = None,
+        progress: Progress | None = None,
+    ) -> Rewriting:
+        """See :func:`convsmith.rewrite.rewriting.rewrite`."""
+        return _rewrite(
+            net, macs=macs, params=params, plan=plan, calibration=calibration, progress=progress
+        )
+
+
+sys.modules[__name__].__class__ = RewritePackage

@@ -1,0 +1,147 @@
+"""Puts a plan into effect: on a graph, or on a torch module by path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from convsmith.errors import PlanError
+from convsmith.graph import Constant, Graph, Node, Provenance
+from convsmith.graph.fragment import ConvStep
+from convsmith.graph.operators import Conv, roles
+from convsmith.rewrite.choosing import KEEP
+from convsmith.rewrite.plan import Choice, Plan
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["apply", "replace_layers"]
+
+_Network = TypeVar("_Network", bound="Graph | torch.nn.Module")
+
+
+def apply(plan: Plan, target: _Network) -> _Network:
+    """Returns the network with every layer of the plan replaced; the target stays as it is.
+
+    Args:
+        plan: What stands for which layer, with its weights.
+        target: A graph, or the ``torch.nn.Module`` that it was read from: layers are found by
+            name there, and by module path here. The module comes back ready to fine-tune.
+
+    Raises:
+        PlanError: If the plan has no weights for a layer, or belongs to another network.
+    """
+    for choice in plan.choices:
+        if choice.form != KEEP and not choice.chain:
+            raise PlanError(
+                f"it has no weights that fit {choice.text!r}",
+                place=choice.layer,
+                remedy="refit with convsmith.rewrite(net, plan=plan, calibration=...)",
+            )
+    if isinstance(target, Graph):
+        for choice in plan.choices:
+            check_belongs(choice, target)
+        return cast("_Network", replace_layers(target, plan.chains))
+    from convsmith.sources.torch import replace_modules
+
+    _check_module(plan, target)
+    return cast("_Network", replace_modules(target, plan.chains))
+
+
+def check_belongs(choice: Choice, net: Graph) -> None:
+    """Checks that a choice speaks of a layer of this network.
+
+    Raises:
+        PlanError: If there is no such layer, or its weights have another shape.
+    """
+    node = net.by_name.get(choice.layer)
+    if node is None or not isinstance(node.op, Conv):
+        raise PlanError(
+            "this network has no such convolution",
+            place=choice.layer,
+            remedy="use the plan with the network it was made for",
+        )
+    shape = net.parameter(node, "weight").shape
+    if shape != choice.shape:
+        raise PlanError(
+            f"its weight has shape {shape}, the plan was made for {choice.shape}",
+            place=choice.layer,
+            remedy="use the plan with the network it was made for",
+        )
+
+
+def _check_module(plan: Plan, module: torch.nn.Module) -> None:
+    for choice in plan.choices:
+        if choice.form == KEEP:
+            continue
+        try:
+            shape = tuple(module.get_parameter(f"{choice.layer}.weight".lstrip(".")).shape)
+        except AttributeError:
+            raise PlanError(
+                "this module has no convolution at that path",
+                place=choice.layer,
+                remedy="apply the plan to the module it was made from",
+            ) from None
+        if shape != choice.shape:
+            raise PlanError(
+                f"its weight has shape {shape}, the plan was made for {choice.shape}",
+                place=choice.layer,
+                remedy="apply the plan to the module it was made from",
+            )
+
+
+def replace_layers(net: Graph, chains: Mapping[str, Sequence[ConvStep]]) -> Graph:
+    """Returns a graph in which chains of convolutions stand for single ones.
+
+    The last convolution of a chain keeps the layer's name, so whatever uses its output is
+    untouched; the ones before it are named ``layer.1``, ``layer.2``, ... Provenance says which
+    layer each came from.
+    """
+    taken = {*net.shapes, *net.by_name}
+    constants = dict(net.constants)
+    nodes: list[Node] = []
+    for node in net.nodes:
+        chain = chains.get(node.name)
+        if chain is None:
+            nodes.append(node)
+            continue
+        for name in node.parameters:
+            del constants[name]
+        current = node.inputs[0]
+        for index, step in enumerate(chain, start=1):
+            last = index == len(chain)
+            name = node.name if last else _fresh(f"{node.name}.{index}", taken)
+            parameters = tuple(
+                node_name
+                for role in roles(step.op)
+                for node_name in [_fresh(f"{name}.{role}", taken - set(node.parameters))]
+            )
+            taken.update((name, *parameters))
+            constants.update(
+                (parameter, Constant.of(array))
+                for parameter, array in zip(parameters, step.parameters, strict=True)
+            )
+            nodes.append(
+                Node(
+                    name=name,
+                    op=step.op,
+                    inputs=(current,),
+                    parameters=parameters,
+                    provenance=Provenance(
+                        path=node.provenance.path,
+                        origin=node.provenance.origin,
+                        replaces=node.provenance.replaces or node.name,
+                    ),
+                )
+            )
+            current = name
+    return replace(net, nodes=tuple(nodes), constants=constants)
+
+
+def _fresh(name: str, taken: set[str]) -> str:
+    result, count = name, 1
+    while result in taken:
+        count += 1
+        result = f"{name}_{count}"
+    return result

@@ -1,0 +1,236 @@
+"""Candidates for every layer, and the choice of one per layer under a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from convsmith.errors import BudgetError
+from convsmith.graph import Graph, Node
+from convsmith.graph.operators import Conv, Norm
+from convsmith.parallel import spread
+from convsmith.results import Progress
+from convsmith.rewrite.forms import spatial
+from convsmith.rewrite.statistics import Moments
+
+__all__ = [
+    "KEEP",
+    "Candidate",
+    "Currency",
+    "Layer",
+    "choose",
+    "dense_macs",
+    "output_scale",
+    "tabulate",
+]
+
+Array = npt.NDArray[Any]
+Currency = Literal["macs", "params"]
+KEEP = "keep"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Candidate:
+    """One way to run a layer.
+
+    Attributes:
+        form: ``keep`` or the name of a form.
+        rank: Width between the two convolutions; 0 for ``keep``.
+        macs: Exact multiply-accumulates.
+        params: Weights and biases.
+        error: Mean squared error of the layer's outputs over their variance, as fitted.
+        loss: What it is predicted to do to the network's output.
+        factors: The fitted weights; ``None`` for ``keep``.
+    """
+
+    form: str
+    rank: int
+    macs: int
+    params: int
+    error: float
+    loss: float
+    factors: spatial.Factors | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Layer:
+    """A layer and everything that can stand for it, the layer itself first."""
+
+    name: str
+    candidates: tuple[Candidate, ...]
+
+
+def dense_macs(net: Graph, node: Node) -> int:
+    """Multiply-accumulates of a convolution as it is."""
+    weight = net.parameter(node, "weight")
+    return math.prod(net.shape(node.name)) * (weight.size // weight.shape[0])
+
+
+def _rank_grid(op: Conv, x: tuple[int, ...], dense: int) -> range:
+    """About a dozen ranks worth trying, aligned, all cheaper than the layer itself."""
+    per_rank = min(spatial.macs(op, 1, order, x) for order in spatial.ORDERS)
+    most = (dense - 1) // per_rank
+    step = 4 if most <= 64 else 8 if most <= 128 else 16
+    return range(min(step, most), most + 1, step) if most else range(0)
+
+
+def tabulate(
+    net: Graph,
+    moments: Mapping[str, Moments],
+    layers: Sequence[Node],
+    *,
+    ranks: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> list[Layer]:
+    """Fits the form to every layer at every rank of its grid.
+
+    Args:
+        net: The network.
+        moments: Statistics per layer; a layer without any is fitted as if its inputs were
+            independent and of equal size, which is the plain SVD of its weights.
+        layers: Its replaceable convolutions.
+        ranks: These ranks instead of the grid.
+        progress: Called after each layer.
+    """
+    done: list[str] = []
+
+    def one(node: Node) -> Layer:
+        made = _fit_all(net, node, moments.get(node.name), ranks)
+        done.append(node.name)
+        if progress is not None:
+            progress("fitting candidates", len(done), len(layers))
+        return Layer(name=node.name, candidates=made)
+
+    return spread(one, layers)
+
+
+def _fit_all(
+    net: Graph, node: Node, moments: Moments | None, ranks: Sequence[int] | None
+) -> tuple[Candidate, ...]:
+    op, x = node.op, net.shape(node.inputs[0])
+    assert isinstance(op, Conv)
+    weight = np.asarray(net.parameter(node, "weight").data, dtype=np.float64)
+    dense = dense_macs(net, node)
+    params = sum(net.constants[name].size for name in node.parameters)
+    made = [Candidate(form=KEEP, rank=0, macs=dense, params=params, error=0.0, loss=0.0)]
+    scale = output_scale(net, node)
+    covariance = np.eye(weight[0].size) if moments is None else moments.covariance
+    scaled = weight * scale[:, None, None, None]
+    problems = [spatial.own_outputs(scaled, covariance, order) for order in spatial.ORDERS]
+    starts = [spatial.start(problem) for problem in problems]
+    for rank in _rank_grid(op, x, dense) if ranks is None else ranks:
+        tried = [
+            (spatial.fit(problem, first[:rank], rounds=2), problem)
+            for problem, first in zip(problems, starts, strict=True)
+            if spatial.macs(op, rank, problem.order, x) < dense
+        ]
+        if not tried:
+            continue
+        factors, problem = min(tried, key=lambda pair: pair[0].error)
+        error = factors.error / problem.energy if problem.energy > 0 else 0.0
+        made.append(
+            Candidate(
+                form=spatial.NAME,
+                rank=rank,
+                macs=spatial.macs(op, rank, factors.order, x),
+                params=factors.first.size + factors.second.size + op.channels,
+                error=error,
+                loss=error,
+                factors=replace(factors, second=factors.second / scale[:, None]),
+            )
+        )
+    return tuple(made)
+
+
+def output_scale(net: Graph, node: Node) -> Array:
+    """How much the batch norm right behind a layer magnifies each channel; ones without it.
+
+    Errors count as they are after it.
+    """
+    op = node.op
+    assert isinstance(op, Conv)
+    norm = batch_norm_behind(net, node)
+    if norm is None:
+        return np.ones(op.channels)
+    scale = np.abs(norm_gain(net, norm))
+    return np.asarray(np.maximum(scale, 1e-3 * scale.max() + 1e-30))
+
+
+def batch_norm_behind(net: Graph, node: Node) -> Node | None:
+    """The batch norm that is the only user of a layer's output, if there is one."""
+    users = net.consumers.get(node.name, ())
+    if len(users) != 1 or node.name in {output.value for output in net.outputs}:
+        return None
+    only = users[0]
+    return only if isinstance(only.op, Norm) and only.op.kind == "batch" else None
+
+
+def norm_gain(net: Graph, norm: Node) -> Array:
+    """The factor per channel that a batch norm applies."""
+    assert isinstance(norm.op, Norm)
+    variance = np.asarray(net.parameter(norm, "variance").data, dtype=np.float64)
+    gain = 1 / np.sqrt(np.maximum(variance, 0) + norm.op.epsilon)
+    if norm.op.affine:
+        gain = gain * np.asarray(net.parameter(norm, "weight").data, dtype=np.float64)
+    return np.asarray(gain)
+
+
+def choose(
+    layers: Sequence[Layer], currency: Currency, budget: float, fixed: int
+) -> dict[str, Candidate]:
+    """Picks one candidate per layer: least total loss at a cost within the budget.
+
+    A multiple-choice knapsack, solved exactly by HiGHS (Huangfu & Hall 2018).
+
+    Args:
+        layers: The candidates.
+        currency: What is paid with.
+        budget: What all layers together, and ``fixed``, may cost.
+        fixed: What the rest of the network costs.
+
+    Raises:
+        BudgetError: If even the cheapest candidates cost more.
+    """
+    pairs = [(layer, candidate) for layer in layers for candidate in layer.candidates]
+    costs = np.array([getattr(candidate, currency) for _, candidate in pairs], dtype=np.float64)
+    losses = np.array([candidate.loss for _, candidate in pairs])
+    least = fixed + sum(min(getattr(c, currency) for c in layer.candidates) for layer in layers)
+    if least > budget:
+        dense = fixed + sum(getattr(layer.candidates[0], currency) for layer in layers)
+        share = f" ({least / dense:.1%} of the original)" if dense else ""
+        raise BudgetError(
+            f"the budget of {budget:,.0f} {currency} cannot be met: the cheapest rewrite"
+            f" needs {least:,}{share}",
+            remedy="allow more, or shrink what this form cannot replace",
+        )
+    if not pairs:
+        return {}
+    member = np.zeros((len(layers), len(pairs)))
+    column = 0
+    for row, layer in enumerate(layers):
+        member[row, column : column + len(layer.candidates)] = 1
+        column += len(layer.candidates)
+    unit = max(float(costs.max()), 1.0)
+    result = milp(
+        losses / max(float(losses.max()), 1e-30),
+        constraints=[
+            LinearConstraint(member, 1, 1),
+            LinearConstraint(costs[None] / unit, -np.inf, (budget - fixed) / unit),
+        ],
+        integrality=np.ones(len(pairs), dtype=np.int64),
+        bounds=Bounds(0, 1),
+        options={"mip_rel_gap": 1e-6, "time_limit": 60.0},
+    )
+    if result.x is None:
+        raise BudgetError(f"no choice was found: {result.message}", remedy="try another budget")
+    return {
+        layer.name: candidate
+        for (layer, candidate), taken in zip(pairs, result.x, strict=True)
+        if taken > 0.5
+    }

@@ -1,0 +1,158 @@
+"""What an error in one layer does to the network's output, measured.
+
+For a few ranks of every layer the fitted pair takes the layer's place, nothing else changes, and
+the output is compared with the original's on a few samples. Between the measured ranks the loss
+is interpolated over the layer's own error, both in logarithms, and made monotone: extrapolating
+from a single probe misleads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convsmith.graph import Graph, Node
+from convsmith.graph.evaluate import apply, evaluate, node_arguments, run_chain
+from convsmith.graph.operators import Conv, Softmax
+from convsmith.results import Progress
+from convsmith.rewrite.choosing import Candidate, Layer
+from convsmith.rewrite.forms import spatial
+from convsmith.rewrite.statistics import Moments
+
+__all__ = ["measure", "output_loss"]
+
+Array = npt.NDArray[Any]
+
+PROBE_BYTES = 384 << 20
+"""How many bytes the values of the probed samples may take."""
+
+PROBE_IMAGES = 96
+PROBES = 4
+
+
+def measure(
+    net: Graph,
+    layers: Sequence[Layer],
+    moments: Mapping[str, Moments],
+    samples: Sequence[Mapping[str, Array]],
+    *,
+    progress: Progress | None = None,
+) -> list[Layer]:
+    """Returns the layers with the ``loss`` of every candidate measured or interpolated."""
+    probes = [evaluate(net, sample) for sample in _few(net, samples)]
+    measured = []
+    for index, layer in enumerate(layers):
+        measured.append(_measure_layer(net, layer, moments[layer.name], probes))
+        if progress is not None:
+            progress("measuring sensitivity", index + 1, len(layers))
+    return measured
+
+
+def _few(net: Graph, samples: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
+    """As many images, from the front of each sample, as the memory allows."""
+    wanted = net.inputs[0].name
+    per_element = sum(int(np.prod(s)) for s in net.shapes.values() if s is not None) / max(
+        int(np.prod(net.inputs[0].shape)), 1
+    )
+    few: list[dict[str, Array]] = []
+    images, room = 0, float(PROBE_BYTES)
+    share = max(1, -(-PROBE_IMAGES // max(len(samples), 1)))
+    for sample in samples:
+        one = sample[wanted][:1].size * per_element * 4
+        count = min(share, len(sample[wanted]), PROBE_IMAGES - images, int(room // max(one, 1)))
+        count = max(count, 0 if few else 1)
+        if count:
+            few.append({name: array[:count] for name, array in sample.items()})
+            images += count
+            room -= count * one
+    return few
+
+
+def _measure_layer(
+    net: Graph, layer: Layer, moments: Moments, probes: Sequence[Mapping[str, Array]]
+) -> Layer:
+    kept, *others = layer.candidates
+    if not others:
+        return layer
+    last = len(others) - 1
+    picks = sorted({round(last * i / (PROBES - 1)) for i in range(PROBES)})
+    node = net.by_name[layer.name]
+    found = sorted(
+        (max(others[i].error, 1e-12), _probe(net, node, others[i], moments, probes)) for i in picks
+    )
+    errors = np.log([error for error, _ in found])
+    losses = np.maximum.accumulate(np.log([max(loss, 1e-12) for _, loss in found]))
+    rated = [
+        replace(c, loss=float(np.exp(np.interp(np.log(max(c.error, 1e-12)), errors, losses))))
+        for c in others
+    ]
+    return replace(layer, candidates=(kept, *rated))
+
+
+def _probe(
+    net: Graph,
+    node: Node,
+    candidate: Candidate,
+    moments: Moments,
+    probes: Sequence[Mapping[str, Array]],
+) -> float:
+    """The loss at the output with this one layer replaced, its mean corrected."""
+    op, factors = node.op, candidate.factors
+    assert isinstance(op, Conv)
+    assert factors is not None
+    weight = np.asarray(net.parameter(node, "weight").data)
+    change = weight.reshape(op.channels, -1) - spatial.dense(factors, op.kernel).reshape(
+        op.channels, -1
+    )
+    bias = change @ moments.mean
+    if op.bias:
+        bias = bias + np.asarray(net.parameter(node, "bias").data)
+    chain = spatial.steps(op, factors, bias, weight.dtype)
+    start = net.nodes.index(node) + 1
+    total = 0.0
+    for values in probes:
+        changed = {node.name: run_chain(chain, values[node.inputs[0]])}
+        for later in net.nodes[start:]:
+            if any(used in changed for used in later.inputs):
+                arguments, parameters = node_arguments(net, later, {**values, **changed})
+                changed.update(
+                    zip(later.outputs, apply(later.op, arguments, parameters), strict=True)
+                )
+        total += sum(
+            output_loss(net, output.value, values[output.value], changed[output.value])
+            for output in net.outputs
+            if output.value in changed
+        )
+    return total / len(probes)
+
+
+def output_loss(net: Graph, value: str, before: Array, after: Array) -> float:
+    """How far an output moved.
+
+    Class scores, ``(N, classes)``: the Kullback-Leibler divergence of their softmax. Anything
+    else: the squared error over the variance.
+    """
+    before, after = before.astype(np.float64), after.astype(np.float64)
+    if before.ndim == 2 and before.shape[1] > 1:
+        producer = net.producers.get(value)
+        one, two = (
+            (np.log(np.maximum(v, 1e-30)) if _is_softmax(producer) else _log_softmax(v))
+            for v in (before, after)
+        )
+        return float(np.sum(np.exp(one) * (one - two), axis=1).mean())
+    spread = np.square(before - before.mean()).sum()
+    return float(np.square(after - before).sum() / max(spread, 1e-30))
+
+
+def _is_softmax(node: Node | None) -> bool:
+    return node is not None and isinstance(node.op, Softmax) and not node.op.log
+
+
+def _log_softmax(x: Array) -> Array:
+    shifted = x - x.max(axis=1, keepdims=True)
+    result: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result

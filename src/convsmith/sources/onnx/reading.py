@@ -1,0 +1,329 @@
+"""Reads an ONNX file as a graph: node by node, through the tables of operators."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, helper
+
+from convsmith.errors import ConvsmithError, SourceError
+from convsmith.graph import Constant, Graph, GraphBuilder, Provenance, Shape
+from convsmith.graph.operators import Split, Unsupported, roles
+from convsmith.sources.onnx.calls import Call, Inexpressible, Known, Row, Step
+from convsmith.sources.onnx.folding import VIEWS, fold
+from convsmith.sources.onnx.inputs import resolve_inputs
+from convsmith.sources.onnx.layers import LAYERS
+from convsmith.sources.onnx.layout import LAYOUT
+from convsmith.sources.onnx.opening import open_model, opset_of
+from convsmith.sources.onnx.origin import OnnxOrigin, captured_names
+from convsmith.sources.onnx.pointwise import POINTWISE
+from convsmith.sources.onnx.tensors import element_type, read_tensor
+from convsmith.sources.onnx.unknown import UnknownShapes
+
+__all__ = ["read_onnx"]
+
+_ROWS: dict[str, Row] = {**LAYERS, **POINTWISE, **LAYOUT}
+_STANDARD = ("", "ai.onnx")
+
+# What a table row meets in a node that contradicts itself.
+_MALFORMED = (ValueError, TypeError, IndexError, KeyError, ArithmeticError)
+
+
+def read_onnx(
+    path: str | PathLike[str], *, shapes: Mapping[str, Shape] | Shape | None = None
+) -> Graph:
+    """Reads an ONNX file, opsets 7 to the newest that the onnx package knows.
+
+    Every node of the file becomes a node of the graph with the same name. What cannot be
+    expressed is kept as ``Unsupported`` under its own name; what is constant under the given
+    sizes is evaluated. Constants are named ``node.role``, or as in the file when several nodes
+    share them. ``bfloat16`` weights are read as ``float32`` elements that keep the name of
+    their type.
+
+    Args:
+        path: The file.
+        shapes: Input shapes by name, or one shape for the one input with dynamic sizes. A
+            dynamic batch size alone becomes 1.
+
+    Raises:
+        SourceError: If the file cannot be read, is not ONNX, is damaged, or leaves sizes open.
+        ShapeError: If sizes do not fit; the message names the file and the node.
+
+    >>> import tempfile
+    >>> from onnx.parser import parse_model
+    >>> text = "net (float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y) { y = Relu(x) }"
+    >>> model = parse_model(f'<ir_version: 8, opset_import: ["": 18]> {text}')
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     onnx.save(model, Path(folder, "net.onnx"))
+    ...     print(read_onnx(Path(folder, "net.onnx")))
+    x : 3@8x8
+    y = relu (x)
+    return y
+    """
+    path = Path(path)
+    model = open_model(path)
+    try:
+        return _Reading(model, path, shapes).graph()
+    except ConvsmithError as error:
+        raise error.at(str(path)) from None
+
+
+class _Reading:
+    """One reading of one file; the tensors of the file are told apart from our values by name."""
+
+    def __init__(
+        self, model: onnx.ModelProto, path: Path, shapes: Mapping[str, Shape] | Shape | None
+    ) -> None:
+        self.model, self.path = model, path
+        self.opset = opset_of(model)
+        self.builder = GraphBuilder()
+        self.known: dict[str, Known] = {}
+        self.values: dict[str, str] = {}
+        self.dtypes: dict[str, str] = {}
+        self.constants: dict[tuple[str, str], str] = {}
+        self.places: dict[str, int] = {}
+        nodes = model.graph.node
+        self.uses = Counter(name for node in nodes for name in (*node.input, *captured_names(node)))
+        self.wanted = {*self.uses, *(output.name for output in model.graph.output)}
+
+        initialized = {tensor.name for tensor in model.graph.initializer}
+        inputs = resolve_inputs(
+            [value for value in model.graph.input if value.name not in initialized], shapes
+        )
+        for value in inputs:
+            self.values[value.name] = self.builder.input(value.name, value.shape, value.dtype)
+            self.dtypes[value.name] = value.dtype
+        self.taken = set(self.values)
+        self.names = self._plan_names()
+        for tensor in model.graph.initializer:
+            data, dtype = read_tensor(tensor, path.parent)
+            self.known[tensor.name] = Known.stored(data, dtype, tensor.name)
+        self.unknown = UnknownShapes(model, inputs)
+
+    def graph(self) -> Graph:
+        for index in range(len(self.model.graph.node)):
+            self._read_node(index)
+        outputs = []
+        for output in self.model.graph.output:
+            if output.name not in self.values and output.name not in self.known:
+                raise SourceError(f"output {output.name!r} is not made by any node")
+            outputs.append((output.name, self._value(output.name)))
+        source = str(self.path)
+        graph = self.builder.build(*outputs, source=source)
+        tensors = {value: tensor for tensor, value in self.values.items()}
+        origin = OnnxOrigin(
+            model=self.model,
+            raw=_take_raw(self.model),
+            folder=self.path.parent,
+            graph=graph,
+            tensors=tensors,
+            places=self.places,
+        )
+        return replace(graph, origin=origin)
+
+    # Names --------------------------------------------------------------------------
+
+    def _plan_names(self) -> list[str]:
+        """A name for every node: its own if that is unique, else that of its first output."""
+        nodes = self.model.graph.node
+        count = Counter(node.name for node in nodes)
+        names = []
+        for node in nodes:
+            first = next((name for name in node.output if name), node.op_type)
+            unique = node.name and count[node.name] == 1
+            name = self._unique(node.name if unique else first)
+            self.taken.update(f"{name}:{i}" for i in range(1, len(node.output)))
+            names.append(name)
+        return names
+
+    def _unique(self, name: str) -> str:
+        candidate, number = name, 1
+        while candidate in self.taken:
+            number += 1
+            candidate = f"{name}_{number}"
+        self.taken.add(candidate)
+        return candidate
+
+    # Nodes --------------------------------------------------------------------------
+
+    def _read_node(self, index: int) -> None:
+        node, name = self.model.graph.node[index], self.names[index]
+        for used in (*node.input, *captured_names(node)):
+            if used and used not in self.values and used not in self.known:
+                raise SourceError(f"its input {used!r} is not known yet", place=name)
+        try:
+            if node.domain in _STANDARD and self._fold(node):
+                return
+            call = self._call(node)
+            step = self._step(call)
+            outputs = self._add(step, call, name, index)
+        except ConvsmithError as error:
+            if not error.place.startswith(name):
+                error.at(name)
+            raise
+        except _MALFORMED as error:
+            raise SourceError(
+                f"this {node.op_type} is malformed: {error}",
+                place=name,
+                remedy="check the file with onnx.checker",
+            ) from None
+        for tensor, value in zip(node.output, outputs, strict=False):
+            if tensor in self.values or tensor in self.known:
+                raise SourceError(f"tensor {tensor!r} is made twice", place=name)
+            if tensor:
+                self.values[tensor] = value
+                self.dtypes[tensor] = _dtype_made(call, step)
+
+    def _call(self, node: onnx.NodeProto) -> Call:
+        shapes: list[Shape | None] = []
+        for name in node.input:
+            known = self.known.get(name)
+            if known is not None:
+                shapes.append(None if known.data is None else known.data.shape)
+            else:
+                shapes.append(self.builder.shapes[self.values[name]] if name else None)
+        knowns = [self.known.get(name) for name in node.input]
+        dtypes = [
+            known.dtype if known else self.dtypes.get(name, "")
+            for name, known in zip(node.input, knowns, strict=True)
+        ]
+        return Call(proto=node, opset=self.opset, shapes=shapes, known=knowns, dtypes=dtypes)
+
+    def _fold(self, node: onnx.NodeProto) -> bool:
+        """Evaluates a node that is constant; returns whether it was."""
+        output = node.output[0] if node.output else ""
+        if node.op_type == "Constant":
+            known = self._constant_node(node)
+        else:
+            call = self._call(node)
+            data = fold(call)
+            if data is None:
+                return False
+            before = call.known[0] if call.known else None
+            learnable = (
+                node.op_type in VIEWS and before is not None and before.learnable
+            ) and data.dtype.kind == "f"
+            keeps_type = (
+                before is not None
+                and before.data is not None
+                and (data.dtype == before.data.dtype and node.op_type != "Cast")
+            )
+            dtype = before.dtype if before is not None and keeps_type else data.dtype.name
+            known = Known(data=data, dtype=dtype, learnable=learnable)
+        if not output or output in self.values or output in self.known:
+            raise SourceError(f"tensor {output!r} is made twice")
+        self.known[output] = known
+        return True
+
+    def _constant_node(self, node: onnx.NodeProto) -> Known:
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.TENSOR:
+                data, dtype = read_tensor(attribute.t, self.path.parent)
+                return Known.stored(data, dtype)
+            if attribute.type in (AttributeProto.FLOAT, AttributeProto.FLOATS):
+                floats = np.array(helper.get_attribute_value(attribute), np.float32)
+                return Known.stored(floats, "float32")
+            if attribute.type in (AttributeProto.INT, AttributeProto.INTS):
+                integers = np.array(helper.get_attribute_value(attribute), np.int64)
+                return Known.stored(integers, "int64")
+            if attribute.type in (AttributeProto.STRING, AttributeProto.STRINGS):
+                return Known.stored(None, "string")
+        raise SourceError("this Constant has no value that can be read")
+
+    def _step(self, call: Call) -> Step:
+        """Looks the node up in the tables; what they do not express is unsupported."""
+        node = call.proto
+        row = _ROWS.get(node.op_type) if node.domain in _STANDARD else None
+        if row is not None:
+            try:
+                step = row(call)
+            except Inexpressible:
+                return self._unsupported(call)
+            made = len(step.op.sizes) if isinstance(step.op, Split) else 1
+            if not any(name in self.wanted for name in node.output[made:] if name):
+                return step
+        return self._unsupported(call)
+
+    def _unsupported(self, call: Call) -> Step:
+        node = call.proto
+        kind = node.op_type if node.domain in _STANDARD else f"{node.domain}::{node.op_type}"
+        used = tuple(index for index in range(call.count) if call.has(index))
+        return Step(Unsupported(kind=kind, shapes=self.unknown.shapes(call)), used)
+
+    def _add(self, step: Step, call: Call, name: str, place: int) -> tuple[str, ...]:
+        """Puts a step, and the steps before it, into the graph."""
+        node = call.proto
+        provenance = Provenance(path=node.name or name, origin=node.op_type)
+
+        def add(step: Step, name: str) -> tuple[str, ...]:
+            inputs = []
+            for used in step.inputs:
+                if isinstance(used, Step):
+                    inputs.append(add(used, self._unique(f"{name}.0"))[0])
+                else:
+                    inputs.append(self._value(node.input[used]))
+            if isinstance(step.op, Unsupported):
+                captured = dict.fromkeys(captured_names(node))
+                inputs += [self._value(used) for used in captured]
+            parameters = self._parameters(step, name)
+            self.places[name] = place
+            return self.builder.add_all(
+                step.op, *inputs, name=name, parameters=parameters, provenance=provenance
+            )
+
+        return add(step, name)
+
+    # Constants ----------------------------------------------------------------------
+
+    def _value(self, tensor: str) -> str:
+        """Our name of a tensor; a known one becomes a constant when it is first used."""
+        if tensor not in self.values:
+            known = self.known[tensor]
+            shape = known.data.shape if known.data is not None else ()
+            constant = Constant(
+                shape=shape, dtype=known.dtype, learnable=known.learnable, data=known.data
+            )
+            self.values[tensor] = self.builder.constant(self._unique(tensor), constant)
+        return self.values[tensor]
+
+    def _parameters(self, step: Step, name: str) -> Iterable[str]:
+        for weight, role in zip(step.weights, roles(step.op), strict=True):
+            key = (weight.tensor, weight.form)
+            shared = self.uses[weight.tensor] > 1
+            if weight.tensor and key in self.constants:
+                yield self.constants[key]
+                continue
+            constant = Constant(
+                shape=weight.data.shape,
+                dtype=weight.dtype,
+                learnable=weight.learnable,
+                data=weight.data,
+            )
+            wanted = weight.tensor if shared else f"{name}.{role}"
+            self.constants[key] = self.builder.constant(self._unique(wanted), constant)
+            yield self.constants[key]
+
+
+def _dtype_made(call: Call, step: Step) -> str:
+    """The element type of what a node makes: that of its first input, with few exceptions."""
+    if isinstance(step.op, Unsupported):
+        return ""
+    if call.proto.op_type == "Cast":
+        return element_type(call.integer("to", onnx.TensorProto.UNDEFINED))
+    return call.dtypes[0] if call.dtypes else ""
+
+
+def _take_raw(model: onnx.ModelProto) -> dict[str, bytes]:
+    """Moves the bytes of the initializers out of the model; the arrays have their own."""
+    raw = {}
+    for tensor in model.graph.initializer:
+        if tensor.HasField("raw_data"):
+            raw[tensor.name] = tensor.raw_data
+            tensor.ClearField("raw_data")
+    return raw

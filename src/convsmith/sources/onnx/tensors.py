@@ -1,0 +1,172 @@
+"""Tensors of an ONNX file as arrays, never with more memory than the file really holds."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from convsmith.errors import SourceError
+
+__all__ = ["FLOATING", "Array", "element_type", "element_type_code", "read_tensor"]
+
+Array = npt.NDArray[np.generic]
+
+FLOATING = ("float32", "float16", "bfloat16", "float64")
+"""The element types that weights can have."""
+
+_PACKED_BITS = {
+    getattr(TensorProto, name): bits
+    for name, bits in (("UINT4", 4), ("INT4", 4), ("FLOAT4E2M1", 4), ("UINT2", 2), ("INT2", 2))
+    if hasattr(TensorProto, name)
+}
+
+
+def element_type(code: int) -> str:
+    """Returns NumPy's name of an ONNX element type.
+
+    >>> element_type(TensorProto.FLOAT), element_type(TensorProto.BFLOAT16)
+    ('float32', 'bfloat16')
+    """
+    if code == TensorProto.STRING:
+        return "string"
+    try:
+        return str(helper.tensor_dtype_to_np_dtype(code).name)
+    except (KeyError, TypeError, ValueError):
+        raise SourceError(f"element type {code} is not known") from None
+
+
+def element_type_code(dtype: str) -> int:
+    """Returns the ONNX element type with NumPy's name; the inverse of :func:`element_type`.
+
+    >>> element_type_code("float16") == TensorProto.FLOAT16
+    True
+    """
+    if dtype == "string":
+        return int(TensorProto.STRING)
+    for code in TensorProto.DataType.values():
+        if code not in (TensorProto.UNDEFINED, TensorProto.STRING) and element_type(code) == dtype:
+            return int(code)
+    raise SourceError(f"ONNX has no element type {dtype!r}")
+
+
+def read_tensor(tensor: onnx.TensorProto, folder: Path) -> tuple[Array | None, str]:
+    """Reads a tensor, without a copy where its bytes allow that.
+
+    The sizes that the header declares are checked against what is really there before any memory
+    is taken. ``bfloat16``, which NumPy does not know, becomes ``float32`` elements.
+
+    Args:
+        tensor: The tensor.
+        folder: The folder of the model, which external data may not leave.
+
+    Returns:
+        The elements (``None`` for strings, which convsmith has no use for) and the name of the
+        element type in the file.
+
+    Raises:
+        SourceError: If the tensor is damaged or its external data cannot be used.
+    """
+    place = f"tensor {tensor.name!r}" if tensor.name else "tensor"
+    dtype = element_type(tensor.data_type)
+    if tensor.data_type == TensorProto.STRING:
+        return None, dtype
+    dims = tuple(tensor.dims)
+    if any(size < 0 for size in dims):
+        raise SourceError(f"its shape {dims} has a negative size", place=place)
+    count = math.prod(dims)
+    stored = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    bits = _PACKED_BITS.get(tensor.data_type, 8 * stored.itemsize)
+    length = -(-count * bits // 8)
+    if tensor.data_location == TensorProto.EXTERNAL:
+        file, offset = _external(tensor, folder, length, place)
+        if tensor.data_type in _PACKED_BITS:
+            raise SourceError(f"external data of type {dtype} is not supported", place=place)
+        if count == 0:
+            return np.empty(dims, stored), dtype
+        mapped = np.memmap(file, stored, "r", offset, dims)
+        return _plain(mapped.view(np.ndarray)), dtype
+    if tensor.HasField("raw_data"):
+        raw = tensor.raw_data
+        if len(raw) != length:
+            raise _wrong_length(f"{len(raw)} bytes", f"{length} bytes", dims, dtype, place)
+        if tensor.data_type in _PACKED_BITS:
+            return numpy_helper.to_array(tensor), dtype
+        return _plain(np.frombuffer(raw, stored).reshape(dims)), dtype
+    have = len(getattr(tensor, helper.tensor_dtype_to_field(tensor.data_type)))
+    want = 2 * count if dtype.startswith("complex") else count
+    if tensor.data_type in _PACKED_BITS:
+        want = length
+    if have != want:
+        raise _wrong_length(f"{have} elements", f"{want} elements", dims, dtype, place)
+    return _plain(numpy_helper.to_array(tensor)), dtype
+
+
+def _plain(data: Array) -> Array:
+    """Gives NumPy an element type that it can calculate with."""
+    return data.astype(np.float32) if data.dtype.name == "bfloat16" else data
+
+
+def _wrong_length(
+    have: str, want: str, dims: tuple[int, ...], dtype: str, place: str
+) -> SourceError:
+    return SourceError(
+        f"shape {dims} of {dtype} needs {want}, the file holds {have}",
+        place=place,
+        remedy="the file is damaged; export or download it again",
+    )
+
+
+def _external(tensor: onnx.TensorProto, folder: Path, length: int, place: str) -> tuple[Path, int]:
+    """Returns the file and the offset of external data, after checking that they may be used."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    file = _inside(entries.get("location", ""), folder, place)
+    try:
+        offset, declared = int(entries.get("offset") or 0), int(entries.get("length") or length)
+    except ValueError:
+        raise SourceError(
+            "offset or length of its external data is not a number", place=place
+        ) from None
+    if offset < 0 or declared != length:
+        raise SourceError(
+            f"its external data declares {declared} bytes at {offset}, the shape needs {length}",
+            place=place,
+            remedy="the file is damaged; export or download it again",
+        )
+    size = file.stat().st_size
+    if offset + length > size:
+        raise SourceError(
+            f"external data file {file.name!r} has {size} bytes, {offset + length} are declared",
+            place=place,
+            remedy="the data file is incomplete; export or download it again",
+        )
+    return file, offset
+
+
+def _inside(location: str, folder: Path, place: str) -> Path:
+    absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).anchor
+    parts = PureWindowsPath(location).parts
+    resolved = (folder / location).resolve() if "\0" not in location else None
+    if (
+        absolute
+        or ".." in parts
+        or not parts
+        or resolved is None
+        or not resolved.is_relative_to(folder.resolve())
+    ):
+        raise SourceError(
+            f"external data {location!r} lies outside the model's folder",
+            place=place,
+            remedy="put the data file beside the model and name it without a path",
+        )
+    if not resolved.is_file():
+        raise SourceError(
+            f"external data file {location!r} is missing",
+            place=place,
+            remedy=f"put it into {str(folder)!r}",
+        )
+    return resolved
