@@ -5,6 +5,7 @@ Source -> graph -> results; the report is made from the result by whoever asked 
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from convsmith.analysis import Analysis, analyze
-from convsmith.errors import DynamicSizeError, MissingDependencyError, UsageError
+from convsmith.errors import DynamicSizeError, MissingDependencyError, OutputError, UsageError
 from convsmith.files import check_target
 from convsmith.graph import Graph
 from convsmith.graph.evaluate import evaluate
 from convsmith.results import Progress, Result
 from convsmith.rewrite import Rewriting, Verification, calibrate, verify
 from convsmith.rewrite.rewriting import rewrite
+from convsmith.rewrite.statistics import POSITIONS
 from convsmith.rewrite.verifying import MetricName
 from convsmith.runtime import timing
 from convsmith.sources import load, save
@@ -31,6 +33,9 @@ from convsmith.sources.data import Batch, Dataset, read_data
 __all__ = ["Files", "Optimization", "Picture", "Proof", "optimize"]
 
 Array = npt.NDArray[Any]
+
+FEW_IMAGES_POSITIONS = 32768
+"""Output positions per layer to see in all, when there are few images."""
 
 PICTURES = 3
 """How many test images a report shows."""
@@ -61,14 +66,20 @@ class Files:
         return cls(model=out / "model.onnx", plan=out / "plan.json", report=out / "report.html")
 
     def check(self, *, overwrite: bool) -> None:
-        """Makes the folder, and checks all names before the long work begins.
+        """Checks all names before the long work begins; makes nothing.
 
         Raises:
             OutputError: If a file exists and ``overwrite`` is false, or cannot be written.
         """
         folder = self.model.parent
-        if not folder.exists() and folder.parent.is_dir():
-            folder.mkdir()
+        if not folder.exists():
+            there = next(parent for parent in folder.parents if parent.exists())
+            if not there.is_dir() or not os.access(there, os.W_OK):
+                raise OutputError(
+                    f"the folder {str(folder)!r} cannot be made in {str(there)!r}",
+                    remedy="choose another one",
+                )
+            return
         for path in (self.model, self.plan, self.plan.with_suffix(".safetensors"), self.report):
             check_target(path, overwrite=overwrite)
 
@@ -207,10 +218,16 @@ def optimize(
     tests = None if test is None else read_data(_path(test), shape=shape, mean=mean, std=std)
     notes = [] if tests is not None else ["Verified on the calibration images: give --test."]
 
-    calibration = calibrate(net, (batch.images for batch in images), progress=progress)
+    calibration = calibrate(
+        net,
+        (batch.images for batch in images),
+        positions=max(POSITIONS, FEW_IMAGES_POSITIONS // images.count),
+        progress=progress,
+    )
     rewriting = rewrite(net, macs=macs, calibration=calibration, progress=progress)
     verification = _verify(net, rewriting, tests, images, progress)
 
+    files.model.parent.mkdir(parents=True, exist_ok=True)
     save(rewriting.net, files.model, overwrite=overwrite)
     rewriting.plan.save(files.plan, overwrite=overwrite)
     shown = next(iter(tests if tests is not None else images)).images[:1]

@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
+from convsmith.cli import optimize as optimizing
 from convsmith.cli.analyze import analyze
 
 __all__ = ["app"]
 
 _EXAMPLES = """
 [bold]Examples[/bold]
+
+convsmith optimize network.onnx --data photographs -o smaller.onnx
 
 convsmith analyze zoo:resnet50
 
@@ -29,6 +32,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command(epilog=optimizing.EXAMPLES)(optimizing.optimize)
 app.command()(analyze)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-from convsmith.errors import ConvsmithError, DataError, UnsupportedOperatorError
+from convsmith.errors import ConvsmithError, DataError, ShapeError, UnsupportedOperatorError
 from convsmith.graph.fragment import ConvStep
 from convsmith.graph.graph import Graph, Node
 from convsmith.graph.interpolation import resize
@@ -49,8 +49,14 @@ from convsmith.graph.operators import (
     Split,
     Transpose,
     Unary,
+    roles,
 )
-from convsmith.graph.shape import effective_kernel, infer_shapes, resolve_padding
+from convsmith.graph.shape import (
+    effective_kernel,
+    infer_shapes,
+    parameter_shapes,
+    resolve_padding,
+)
 from convsmith.parallel import spread
 
 __all__ = ["Array", "apply", "evaluate", "node_arguments", "pad_for_windows", "run_chain", "steps", "windows"]
@@ -165,7 +171,15 @@ def apply(op: Operator, inputs: list[Array], parameters: list[Array]) -> tuple[A
         ShapeError: If the sizes do not fit.
         UnsupportedOperatorError: If there is no rule for it.
     """
-    infer_shapes(op, *(x.shape for x in inputs))
+    shapes = [x.shape for x in inputs]
+    infer_shapes(op, *shapes)
+    for role, want, have in zip(roles(op), parameter_shapes(op, *shapes), parameters, strict=True):
+        shared_slope = isinstance(op, Activation) and have.shape == (1,)
+        if have.shape != want and not shared_slope:
+            raise ShapeError(
+                f"its {role} has shape {have.shape}, the layer needs {want}",
+                remedy="check the number of input channels",
+            )
     result = _compute(op, *inputs, *parameters)
     return result if isinstance(result, tuple) else (result,)
 
@@ -189,20 +203,26 @@ def _compute(op: Operator, *arrays: Array) -> Array | tuple[Array, ...]:
 
 
 def pad_for_windows(op: Conv | Pool, x: Array, fill: float = 0.0) -> Array:
-    """Pads an input so that every window of ``op`` fits, what ``ceil`` adds included."""
+    """Pads an input to what the windows of ``op`` cover, what ``ceil`` adds included.
+
+    With ``ceil``, padding behind that no window may start in is left out again.
+    """
     spatial = x.shape[2:]
     outputs = infer_shapes(op, x.shape)[0]
     assert outputs is not None
     pads = [(0, 0), (0, 0)]
+    covered = [slice(None)] * 2
     for size, out, kernel, stride, dilation, (low, high) in zip(
         spatial, outputs[2:], op.kernel, op.stride, op.dilation, resolve_padding(op, spatial),
         strict=True,
     ):  # fmt: skip
         needed = (out - 1) * stride + effective_kernel(kernel, dilation)
         pads.append((low, max(high, needed - size - low)))
+        covered.append(slice(0, needed))
     if not any(low or high for low, high in pads):
         return x
-    return np.pad(x, pads, constant_values=fill)
+    padded = np.pad(x, pads, constant_values=fill)
+    return padded[tuple(covered)] if op.rounding == "ceil" else padded
 
 
 def windows(op: Conv | Pool, padded: Array) -> Array:

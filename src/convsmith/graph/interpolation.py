@@ -87,8 +87,8 @@ def resize(op: Resize, x: Array) -> Array:
     outputs = infer_shapes(op, x.shape)[0]
     assert outputs is not None
     for axis, (before, after) in enumerate(zip(x.shape[2:], outputs[2:], strict=True)):
-        if before == after and op.mode != "nearest" and op.alignment != "asymmetric":
-            continue
+        if before == after and (op.alignment == "align_corners" or not op.scale):
+            continue  # every output lies on its own input
         matrix = np.zeros((after, before), dtype=x.dtype)
         for output in range(after):
             for index, weight in taps(op, output, before, after, axis):

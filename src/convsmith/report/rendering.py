@@ -1,14 +1,18 @@
 """The formats, each one table of functions over the kinds of results.
 
-A renderer registers itself: ``@text.register`` on a function that takes the result.
+A renderer registers itself: ``@text.register`` on a function that takes the result. Modules whose
+results come from heavy rooms are loaded when the first such result shows up.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from functools import singledispatch
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
+from typing import Protocol
 
 from convsmith.errors import UsageError
 from convsmith.files import write_atomically
@@ -19,10 +23,38 @@ __all__ = ["FORMATS", "csv", "html", "markdown", "render", "text", "write_html"]
 FORMATS = ("text", "json", "csv", "markdown", "html")
 
 
-def _none(result: Result, form: str) -> UsageError:
-    return UsageError(
-        f"there is no {form} form of {type(result).__name__}", remedy="choose json or text"
-    )
+_REWRITING = ("rewriting_text", "rewriting_data")
+
+_MODULES = {
+    "Analysis": ("analysis_page",),
+    "Plan": _REWRITING,
+    "Rewriting": _REWRITING,
+    "Verification": _REWRITING,
+    "Optimization": (*_REWRITING, "optimization_text", "optimization_page"),
+}
+"""What to load for a kind of result, before it is known that no renderer takes it."""
+
+
+class _Table(Protocol):
+    def dispatch(self, cls: type) -> Callable[..., str]: ...
+
+
+def _renderer(table: _Table, result: Result, form: str) -> Callable[..., str]:
+    """Loads the renderers of a kind of result and finds the one that was missing.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    kind = type(result)
+    missing = table.dispatch(kind)
+    for name in _MODULES.get(kind.__name__, ()):
+        import_module(f"convsmith.report.{name}")
+    found = table.dispatch(kind)
+    if found is missing:
+        raise UsageError(
+            f"there is no {form} form of {kind.__name__}", remedy="choose json or text"
+        )
+    return found
 
 
 def terminal_width() -> int:
@@ -42,7 +74,7 @@ def text(result: Result, *, width: int | None = None, color: bool = False) -> st
     Raises:
         UsageError: If this kind of result has no such form.
     """
-    raise _none(result, "text")
+    return _renderer(text, result, "text")(result, width=width, color=color)
 
 
 @singledispatch
@@ -52,7 +84,7 @@ def csv(result: Result) -> str:
     Raises:
         UsageError: If this kind of result has no such form.
     """
-    raise _none(result, "CSV")
+    return _renderer(csv, result, "CSV")(result)
 
 
 @singledispatch
@@ -62,7 +94,7 @@ def markdown(result: Result) -> str:
     Raises:
         UsageError: If this kind of result has no such form.
     """
-    raise _none(result, "Markdown")
+    return _renderer(markdown, result, "Markdown")(result)
 
 
 @singledispatch
@@ -72,7 +104,7 @@ def html(result: Result) -> str:
     Raises:
         UsageError: If this kind of result has no such form.
     """
-    raise _none(result, "HTML")
+    return _renderer(html, result, "HTML")(result)
 
 
 def write_html(result: Result, path: str | PathLike[str], *, overwrite: bool = False) -> None:

@@ -45,7 +45,8 @@ Array = npt.NDArray[Any]
 SHRINKAGE = 1e-4
 """``l`` above, relative to the mean diagonal of ``S_x'``."""
 
-ROUNDS = 6
+ROUNDS = 20
+"""The fit stops earlier when it gains nothing any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -78,6 +79,7 @@ def rebuild(
     chosen: Mapping[str, Candidate],
     samples: Sequence[Mapping[str, Array]],
     *,
+    positions: int = POSITIONS,
     progress: Progress | None = None,
 ) -> dict[str, Fitted]:
     """Fits the chosen rank of every layer again, in execution order.
@@ -86,6 +88,7 @@ def rebuild(
         net: The original network.
         chosen: A candidate per layer.
         samples: Calibration inputs.
+        positions: Output positions per image and layer to fit to.
         progress: Called after each layer.
     """
     pairs = [_Pair(dict(sample), dict(sample)) for sample in samples]
@@ -103,7 +106,7 @@ def rebuild(
             for pair in pairs:
                 pair.run_same(net, node)
         else:
-            made = _fit(net, node, candidate, pairs)
+            made = _fit(net, node, candidate, pairs, positions)
             fitted[node.name] = made
             for pair in pairs:
                 pair.rewritten[node.name] = run_chain(made.chain, pair.rewritten[node.inputs[0]])
@@ -141,23 +144,29 @@ class _Pair:
         self.rewritten.pop(value, None)
 
 
-def _fit(net: Graph, node: Node, candidate: Candidate, pairs: Sequence[_Pair]) -> Fitted:
+def _fit(
+    net: Graph, node: Node, candidate: Candidate, pairs: Sequence[_Pair], positions: int
+) -> Fitted:
     op = node.op
     assert isinstance(op, Conv)
     weight = np.asarray(net.parameter(node, "weight").data)
     flat = weight.reshape(op.channels, -1).astype(np.float64)
     scale = output_scale(net, node)
     owed = _owed_by_other_branch(net, node)
-    sums = _Sums(flat.shape[1], op.channels)
+    together: Moments | None = None
     for seed, pair in enumerate(pairs):
         wanted = pair.original[node.name]
         if owed is not None:
             wanted = wanted + owed(pair)
-        sums.add(
-            unfolded(node, pair.rewritten[node.inputs[0]], POSITIONS, seed),
-            outputs_at(node, wanted, POSITIONS, seed),
-        )
-    covariance, cross, energy = sums.centred(scale)
+        x = unfolded(node, pair.rewritten[node.inputs[0]], positions, seed)
+        found = Moments.of(np.hstack([x, outputs_at(node, wanted, positions, seed)]))
+        together = found if together is None else together + found
+    assert together is not None
+    width = flat.shape[1]
+    joint, mean = together.covariance, together.mean
+    covariance = joint[:width, :width].copy()
+    cross = joint[width:, :width] * scale[:, None]
+    energy = max(float(np.sum(joint.diagonal()[width:] * scale**2)), 0.0)
     shrink = SHRINKAGE * float(np.trace(covariance)) / len(covariance) + 1e-30
     covariance[np.diag_indices_from(covariance)] += shrink
     cross += shrink * flat * scale[:, None]
@@ -175,59 +184,9 @@ def _fit(net: Graph, node: Node, candidate: Candidate, pairs: Sequence[_Pair]) -
     factors = min(spread(one, orders), key=lambda f: f.error)
     error = factors.error / energy if energy > 0 else 0.0
     factors = replace(factors, second=factors.second / scale[:, None])
-    bias = sums.mean_y - _flat(factors, op) @ sums.mean_x
+    bias = mean[width:] - _flat(factors, op) @ mean[:width]
     chain = spatial.steps(op, factors, bias, weight.dtype)
     return Fitted(chain=chain, order=factors.order, error=error)
-
-
-class _Sums:
-    """Sums over pairs of unfolded inputs and wanted outputs, shifted by their first mean.
-
-    The shift keeps the products small, so that they can be taken in single precision.
-    """
-
-    def __init__(self, width: int, outs: int) -> None:
-        self.count = 0
-        self.x, self.y = np.zeros(width), np.zeros(outs)
-        self.xx, self.yx = np.zeros((width, width)), np.zeros((outs, width))
-        self.yy = np.zeros(outs)
-        self.shift_x, self.shift_y = np.zeros(width), np.zeros(outs)
-
-    def add(self, x: Array, y: Array) -> None:
-        if not self.count:
-            self.shift_x, self.shift_y = x.mean(axis=0), y.mean(axis=0)
-        x, y = x - self.shift_x, y - self.shift_y
-        size = max(256, min(8192, (64 << 20) // (x.shape[1] * 8)))
-
-        def block(start: int) -> tuple[Array, Array]:
-            part = x[start : start + size]
-            return part.T @ part, y[start : start + size].T @ part
-
-        for xx, yx in spread(block, range(0, len(x), size)):
-            self.xx += xx
-            self.yx += yx
-        self.count += len(x)
-        self.x += x.sum(axis=0, dtype=np.float64)
-        self.y += y.sum(axis=0, dtype=np.float64)
-        self.yy += np.square(y).sum(axis=0, dtype=np.float64)
-
-    @property
-    def mean_x(self) -> Array:
-        mean: Array = self.x / self.count + self.shift_x
-        return mean
-
-    @property
-    def mean_y(self) -> Array:
-        mean: Array = self.y / self.count + self.shift_y
-        return mean
-
-    def centred(self, scale: Array) -> tuple[Array, Array, float]:
-        """Covariance of x, covariance of scaled y with x, and the energy of scaled y."""
-        x, y = self.x / self.count, self.y / self.count
-        covariance = self.xx / self.count - np.outer(x, x)
-        cross = (self.yx / self.count - np.outer(y, x)) * scale[:, None]
-        energy = float(np.sum((self.yy / self.count - y * y) * scale**2))
-        return covariance, cross, max(energy, 0.0)
 
 
 def _flat(factors: spatial.Factors, op: Conv) -> Array:

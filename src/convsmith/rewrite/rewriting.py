@@ -147,7 +147,7 @@ def rewrite(
         else:
             chosen = _planned(net, plan, nodes, moments)
             asked = plan.budget
-        fitted = _fitted(net, chosen, moments, samples, progress)
+        fitted = _fitted(net, chosen, calibration, progress)
         made = Plan(source=net.source, budget=asked, choices=_choices(net, nodes, chosen, fitted))
         result = replace_layers(net, made.chains)
         verification = (
@@ -219,12 +219,18 @@ def _planned(
 def _fitted(
     net: Graph,
     chosen: Mapping[str, Candidate],
-    moments: Mapping[str, Any],
-    samples: Sequence[Mapping[str, Any]],
+    calibration: Calibration | None,
     progress: Progress | None,
 ) -> dict[str, Fitted]:
-    if samples:
-        return rebuild(net, chosen, samples, progress=progress)
+    if calibration is not None and calibration.samples:
+        return rebuild(
+            net,
+            chosen,
+            calibration.samples,
+            positions=calibration.positions,
+            progress=progress,
+        )
+    moments = {} if calibration is None else calibration.moments
     return {
         name: correct_means(net, net.by_name[name], candidate, moments.get(name))
         for name, candidate in chosen.items()

@@ -8,6 +8,7 @@ from a single probe misleads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from convsmith.errors import ShapeError
 from convsmith.graph import Graph, Node
 from convsmith.graph.evaluate import apply, evaluate, node_arguments, run_chain
 from convsmith.graph.operators import Conv, Softmax
@@ -31,6 +33,9 @@ PROBE_BYTES = 384 << 20
 """How many bytes the values of the probed samples may take."""
 
 PROBE_IMAGES = 96
+PROBE_SIDE = 128
+"""Networks from image to image are probed on the middle of each sample, this large."""
+
 PROBES = 4
 
 
@@ -43,7 +48,8 @@ def measure(
     progress: Progress | None = None,
 ) -> list[Layer]:
     """Returns the layers with the ``loss`` of every candidate measured or interpolated."""
-    probes = [evaluate(net, sample) for sample in _few(net, samples)]
+    few = _few(net, _cropped(net, samples))
+    probes = [evaluate(net, sample) for sample in few]
     measured = []
     for index, layer in enumerate(layers):
         measured.append(_measure_layer(net, layer, moments[layer.name], probes))
@@ -52,18 +58,42 @@ def measure(
     return measured
 
 
+def _cropped(net: Graph, samples: Sequence[Mapping[str, Array]]) -> Sequence[Mapping[str, Array]]:
+    """The middle of every sample, if the network turns images into images."""
+    rank = len(net.inputs[0].shape)
+    if rank < 3 or len(net.inputs) > 1 or any(len(net.shape(o.value)) != rank for o in net.outputs):
+        return samples
+    name = net.inputs[0].name
+    crops = [{name: _middle(sample[name])} for sample in samples]
+    try:
+        for shape in {crop[name].shape for crop in crops}:
+            smaller = net.with_inputs({name: shape})
+            assert all(smaller.shape(output.value) for output in net.outputs)
+    except ShapeError:
+        return samples
+    return crops
+
+
+def _middle(x: Array) -> Array:
+    window = [slice(None), slice(None)]
+    for size in x.shape[2:]:
+        start = max(0, (size - PROBE_SIDE) // 2) // 16 * 16
+        window.append(slice(start, start + min(size, PROBE_SIDE)))
+    return x[tuple(window)]
+
+
 def _few(net: Graph, samples: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
     """As many images, from the front of each sample, as the memory allows."""
     wanted = net.inputs[0].name
-    per_element = sum(int(np.prod(s)) for s in net.shapes.values() if s is not None) / max(
-        int(np.prod(net.inputs[0].shape)), 1
-    )
+    held = sum(math.prod(shape) for shape in net.shapes.values() if shape is not None)
+    per_element = held / max(math.prod(net.inputs[0].shape), 1)
     few: list[dict[str, Array]] = []
     images, room = 0, float(PROBE_BYTES)
     share = max(1, -(-PROBE_IMAGES // max(len(samples), 1)))
     for sample in samples:
         one = sample[wanted][:1].size * per_element * 4
-        count = min(share, len(sample[wanted]), PROBE_IMAGES - images, int(room // max(one, 1)))
+        fitting = int(room // max(one, 1.0))
+        count = min(share, len(sample[wanted]), PROBE_IMAGES - images, fitting)
         count = max(count, 0 if few else 1)
         if count:
             few.append({name: array[:count] for name, array in sample.items()})

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from convsmith.files import write_atomically
 from convsmith.graph import Graph, Node
 from convsmith.graph.evaluate import pad_for_windows, steps, windows
 from convsmith.graph.operators import Conv
-from convsmith.parallel import spread
+from convsmith.parallel import spread, threads
 from convsmith.results import Progress
 from convsmith.rewrite.forms import spatial
 
@@ -36,6 +36,9 @@ Array = npt.NDArray[Any]
 
 POSITIONS = 2048
 """Output positions per image and layer that enter the sums; all of them when there are fewer."""
+
+BLOCK_BYTES = 32 << 20
+"""How large a block of vectors may be while its products are taken."""
 
 SAMPLE_BYTES = 256 << 20
 """How many bytes of input samples are kept."""
@@ -54,6 +57,24 @@ class Moments:
     count: int
     first: Array
     second: Array
+
+    @classmethod
+    def of(cls, vectors: Array) -> Moments:
+        """Sums over the rows of ``(P, n)``, block by block in float64."""
+        width = vectors.shape[1]
+        size = max(256, BLOCK_BYTES // (width * 8))
+
+        def block(start: int) -> tuple[Array, Array]:
+            part = vectors[start : start + size].astype(np.float64)
+            return part.sum(axis=0), part.T @ part
+
+        first, second = np.zeros(width), np.zeros((width, width))
+        starts = range(0, len(vectors), size)
+        for group in range(0, len(starts), threads()):
+            for total, product in spread(block, starts[group : group + threads()]):
+                first += total
+                second += product
+        return cls(count=len(vectors), first=first, second=second)
 
     @property
     def mean(self) -> Array:
@@ -83,13 +104,13 @@ class Calibration:
         moments: Per layer name.
         samples: Input batches that were kept, each a mapping from input name to array.
         images: How many images were seen.
-        skipped: What could not be used, with the reason.
+        positions: Output positions per image and layer that entered the sums.
     """
 
     moments: Mapping[str, Moments]
     samples: tuple[Mapping[str, Array], ...]
     images: int
-    skipped: tuple[str, ...] = field(default=())
+    positions: int = POSITIONS
 
     def merge(self, other: Calibration) -> Calibration:
         """Adds another shard of the same network.
@@ -106,7 +127,7 @@ class Calibration:
             moments={name: one + other.moments[name] for name, one in self.moments.items()},
             samples=_bounded([*self.samples, *other.samples]),
             images=self.images + other.images,
-            skipped=self.skipped + other.skipped,
+            positions=max(self.positions, other.positions),
         )
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
@@ -128,7 +149,7 @@ class Calibration:
             "schema": "convsmith.calibration/1",
             "images": self.images,
             "counts": {name: moments.count for name, moments in self.moments.items()},
-            "skipped": list(self.skipped),
+            "positions": self.positions,
         }
         data = save(tensors, metadata={"convsmith": json.dumps(header)})
         write_atomically(Path(path), data, overwrite=overwrite)
@@ -163,7 +184,7 @@ class Calibration:
                 moments=moments,
                 samples=tuple(samples[index] for index in sorted(samples)),
                 images=int(header["images"]),
-                skipped=tuple(map(str, header["skipped"])),
+                positions=int(header["positions"]),
             )
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError):
             raise DataError(
@@ -207,7 +228,8 @@ def calibrate(
         batches: Arrays ``(N, C, *spatial)`` for a network with one input, or mappings from
             input names to arrays. Sizes may differ from batch to batch where the network
             allows it.
-        positions: Output positions per image and layer that enter the sums.
+        positions: Output positions per image and layer that enter the sums; more are worth
+            their time when there are few images.
         sample_bytes: How many bytes of inputs are kept for the rebuild.
         progress: Called after each batch.
 
@@ -231,8 +253,7 @@ def calibrate(
 
         def see(value: str, x: Array, seed: int = seed) -> None:
             for node in by_input.get(value, ()):
-                vectors = unfolded(node, x, positions, seed)
-                found = _sums(vectors)
+                found = Moments.of(unfolded(node, x, positions, seed))
                 moments[node.name] = moments[node.name] + found if node.name in moments else found
 
         for name, array in inputs.items():
@@ -249,7 +270,7 @@ def calibrate(
             progress("calibrating", images, 0)
     if not images:
         raise DataError("there is no calibration data", remedy="give at least one image")
-    return Calibration(moments=moments, samples=tuple(samples), images=images)
+    return Calibration(moments=moments, samples=tuple(samples), images=images, positions=positions)
 
 
 def unfolded(node: Node, x: Array, positions: int, seed: int) -> Array:
@@ -266,8 +287,9 @@ def unfolded(node: Node, x: Array, positions: int, seed: int) -> Array:
 
     def image(index: int) -> Array:
         at = _chosen(node.name, outputs, positions, seed, index)
-        part = view[index][(slice(None), *at)]  # C, P, *kernel
-        return np.moveaxis(part, 1, 0).reshape(len(at[0]), -1)
+        there: tuple[Any, ...] = (slice(None), *at)
+        part: Array = np.moveaxis(view[index][there], 1, 0)  # P, C, *kernel
+        return part.reshape(len(at[0]), -1)
 
     return np.concatenate(spread(image, range(len(x))))
 
@@ -292,24 +314,6 @@ def _chosen(
         generator = np.random.default_rng((crc32(name.encode()), seed, index))
         chosen = np.sort(generator.choice(total, positions, replace=False))
     return tuple(np.unravel_index(chosen, outputs))
-
-
-def _sums(vectors: Array) -> Moments:
-    """Sums in blocks: products in the type of the data, totals in float64."""
-    width = vectors.shape[1]
-    block = max(256, min(8192, (64 << 20) // (width * 8)))
-    parts = spread(
-        lambda start: (lambda v: (v.sum(axis=0, dtype=np.float64), v.T @ v))(
-            vectors[start : start + block]
-        ),
-        range(0, len(vectors), block),
-    )
-    second = np.zeros((width, width))
-    first = np.zeros(width)
-    for total, product in parts:
-        first += total
-        second += product
-    return Moments(count=len(vectors), first=first, second=second)
 
 
 def _check_batch(net: Graph, batch: Array | Mapping[str, Array], index: int) -> dict[str, Array]:

@@ -289,6 +289,11 @@ def _solve_first(problem: Problem, first: Array, second: Array, iterations: int)
     return first
 
 
+def _orthonormal(first: Array) -> Array:
+    """The same row space: only the product of the factors matters, this scales both well."""
+    return np.ascontiguousarray(linalg.qr(first.T, mode="economic")[0].T)
+
+
 def fit(problem: Problem, first: Array, *, rounds: int, iterations: int = 6) -> Factors:
     """Fits both factors by alternating least squares.
 
@@ -298,11 +303,11 @@ def fit(problem: Problem, first: Array, *, rounds: int, iterations: int = 6) -> 
         rounds: How many times both factors are solved for.
         iterations: Conjugate-gradient steps for the first factor.
     """
+    first = _orthonormal(first)
     second, error = _solve_second(problem, first)
     for _ in range(rounds):
         tried = _solve_first(problem, first, second, iterations)
-        # Only the product matters: orthonormal rows keep both factors well scaled.
-        tried = np.ascontiguousarray(linalg.qr(tried.T, mode="economic")[0].T)
+        tried = _orthonormal(tried)
         better, lower = _solve_second(problem, tried)
         if lower >= error:
             break

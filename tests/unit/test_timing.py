@@ -1,0 +1,147 @@
+"""Timing networks in turns. Nothing here depends on how long anything takes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import convsmith as cs
+from convsmith.errors import DataError, MissingDependencyError, SourceError, UsageError
+from convsmith.runtime import Timing, compare, outputs, timing
+
+X = {"x": np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4) - 8}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.onnx"
+    cs.save(cs.load("1@4 > relu > maxpool 2/2"), path)
+    return path
+
+
+def of(*samples: float) -> Timing:
+    return Timing(samples=samples, engine="none", version="0", threads=1, shapes={})
+
+
+def test_outputs_are_what_the_file_computes(model: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (result,) = outputs(model, X).values()
+    np.testing.assert_array_equal(result, [[[[0, 0], [5, 7]]]])
+    assert list(outputs(model, X)) == [output.name for output in cs.load(str(model)).outputs]
+
+
+def test_compare_says_how_it_measured(model: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    timings = compare({"before": model, "after": model}, X, repeats=7, threads=2)
+    assert list(timings) == ["before", "after"]
+    for one in timings.values():
+        assert one.runs == 7
+        assert 0 < one.minimum <= one.median
+        assert one.spread >= 0
+        assert (one.engine, one.version) == ("ONNX Runtime", onnxruntime.__version__)
+        assert (one.threads, one.shapes) == (2, {"x": (1, 1, 4, 4)})
+    assert timings["before"].ratio(timings["after"]) > 0
+
+
+class Machine:
+    """Sessions that only note whose turn it is, and a clock that they move."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **milliseconds: float) -> None:
+        self.turns: list[str] = []
+        self.threads: list[int] = []
+        self.now = 0.0
+        self.milliseconds = milliseconds
+        monkeypatch.setattr(timing, "_session", self.session)
+        monkeypatch.setattr(timing, "_run", self.run)
+        monkeypatch.setattr(timing, "perf_counter", lambda: self.now)
+
+    def session(self, path: Path, count: int) -> str:
+        self.threads.append(count)
+        return path.stem
+
+    def run(self, session: str, inputs: object, model: Path) -> None:
+        self.turns.append(session)
+        self.now += self.milliseconds[session] / 1e3
+
+    def compare(self, **options: Any) -> dict[str, Timing]:
+        return compare({name: Path(name) for name in self.milliseconds}, X, **options)
+
+
+def test_networks_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    machine = Machine(monkeypatch, a=20, b=10)
+    timings = machine.compare(repeats=6)
+    assert machine.turns == ["a", "a", "b", "b", *["a", "b"] * 6]  # warmed up first
+    assert timings["a"].median == pytest.approx(20)
+    assert timings["a"].ratio(timings["b"]) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "repeats", "rounds"),
+    [(1, None, 200), (1000, None, 5), (100, None, 11), (1000, 3, 3), (1, 50, 50), (100, 8, 8)],
+)
+def test_rounds_fit_the_time_but_are_never_too_few(
+    monkeypatch: pytest.MonkeyPatch, milliseconds: float, repeats: int | None, rounds: int
+) -> None:
+    pytest.importorskip("onnxruntime")
+    machine = Machine(monkeypatch, a=milliseconds)
+    assert machine.compare(repeats=repeats, seconds=1.05)["a"].runs == rounds
+
+
+def test_threads_are_ours_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("CONVSMITH_THREADS", "3")
+    machine = Machine(monkeypatch, a=1)
+    assert machine.compare(repeats=1)["a"].threads == 3
+    assert machine.compare(repeats=1, threads=2)["a"].threads == 2
+    assert machine.threads == [3, 2]
+
+
+def test_the_numbers_of_a_timing() -> None:
+    one = of(4, 1, 2, 3, 5)
+    assert (one.median, one.minimum, one.spread, one.runs) == (3, 1, 2, 5)
+    # Round by round: the machine was slow in the second one, for both alike.
+    assert of(2, 20, 2).ratio(of(1, 10, 1)) == 2
+    with pytest.raises(UsageError, match="3 and 2 runs were not taken in turns"):
+        of(1, 2, 3).ratio(of(1, 2))
+
+
+def test_bad_arguments_and_inputs(model: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    for options in ({"repeats": 0}, {"threads": 0}):
+        with pytest.raises(UsageError, match="is less than 1; give a positive number"):
+            compare({"a": model}, X, **options)
+    with pytest.raises(DataError) as error:
+        outputs(model, {"y": X["x"]})
+    assert str(error.value) == f"{model}: input 'x' is missing; it takes 'x'."
+    for wrong in (X["x"].astype(np.float64), X["x"][0], np.zeros((1, 1, 5, 5), np.float32)):
+        with pytest.raises(DataError, match="ONNX Runtime does not take the inputs"):
+            outputs(model, {"x": wrong})
+
+
+def test_files_that_cannot_be_run(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(SourceError, match="there is no such file; check its name"):
+        outputs(tmp_path / "no.onnx", X)
+    (tmp_path / "bad.onnx").write_bytes(b"no network")
+    with pytest.raises(SourceError, match="ONNX Runtime cannot run it"):
+        outputs(tmp_path / "bad.onnx", X)
+
+
+@pytest.fixture
+def no_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+
+
+@pytest.mark.usefixtures("no_onnxruntime")
+def test_without_onnxruntime_the_remedy_is_named(model: Path) -> None:
+    for call in (lambda: outputs(model, X), lambda: compare({"a": model}, X)):
+        with pytest.raises(MissingDependencyError) as error:
+            call()
+        assert str(error.value) == (
+            "ONNX Runtime is not installed; pip install 'convsmith[onnxruntime]'."
+        )
