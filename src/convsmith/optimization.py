@@ -128,6 +128,7 @@ class Optimization(Result):
         pictures: Test images through both networks, for image restoration.
         files: What was written.
         notes: What else the reader should know.
+        command: The command line that does the same.
     """
 
     source: str
@@ -143,6 +144,7 @@ class Optimization(Result):
     pictures: tuple[Picture, ...]
     files: Files
     notes: tuple[str, ...]
+    command: tuple[str, ...] = ()
 
     @property
     def faster(self) -> bool | None:
@@ -249,6 +251,26 @@ def optimize(
         pictures=_pictures(net, rewriting.net, tests),
         files=files,
         notes=tuple(notes),
+        command=_command(
+            net.source,
+            data=data,
+            test=test,
+            macs=macs,
+            input=input,
+            mean=",".join(map(str, mean)),
+            std=",".join(map(str, std)),
+            limit=limit,
+            output=out,
+        ),
+    )
+
+
+def _command(source: str, **options: object) -> tuple[str, ...]:
+    """The command line that does what :func:`optimize` was asked to do."""
+    given = {name: value for name, value in options.items() if value not in (None, "")}
+    return (
+        *("convsmith", "optimize", source),
+        *(word for name, value in given.items() for word in (f"--{name}", str(value))),
     )
 
 

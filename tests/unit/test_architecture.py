@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "parallel": set(),
     "results": {"errors"},
     "graph": {"errors", "parallel"},
-    "sources": {"errors", "files", "graph"},
+    "sources": {"errors", "files", "graph", "parallel"},
     "analysis": {"errors", "results", "graph"},
     "signal": {"errors", "results", "graph"},
     "kernel": {"errors"},

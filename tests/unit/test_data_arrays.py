@@ -1,4 +1,4 @@
-"""Reading images from .npy and .npz files: layouts, labels, and files that are not to be trusted."""
+"""Images from .npy and .npz files: layouts, labels, and files that are not to be trusted."""
 
 from __future__ import annotations
 

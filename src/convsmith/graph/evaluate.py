@@ -59,7 +59,16 @@ from convsmith.graph.shape import (
 )
 from convsmith.parallel import spread
 
-__all__ = ["Array", "apply", "evaluate", "node_arguments", "pad_for_windows", "run_chain", "steps", "windows"]
+__all__ = [
+    "Array",
+    "apply",
+    "evaluate",
+    "node_arguments",
+    "pad_for_windows",
+    "run_chain",
+    "steps",
+    "windows",
+]
 
 Array = npt.NDArray[Any]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from convsmith.analysis import Field, Total
+from convsmith.analysis import Total
 from convsmith.optimization import Optimization
 from convsmith.report import wording
 from convsmith.rewrite import Metric, Plan, Verification
@@ -25,7 +25,6 @@ __all__ = [
     "loss_sentences",
     "measures",
     "metric",
-    "pixels",
     "proof_sentence",
     "speed",
     "timing_sentence",
@@ -226,25 +225,12 @@ def percent(share: float) -> str:
     return f"{scaled:.1f} %" if scaled >= 0.95 or not scaled else f"{scaled:.2g} %"
 
 
-def pixels(field: Field) -> str:
-    """What an output sees, with its unit where it has one."""
-    shown = wording.field(field)
-    if shown == "all":
-        return "the whole input"
-    if shown in ("?", "-"):
-        return "an unknown part of the input" if shown == "?" else "nothing of the input"
-    if shown.replace("≤ ", "").isdigit() and len(field.axes) == 2:
-        number = shown.split()[-1]
-        return f"{shown} x {number} pixels"
-    return f"{shown} pixels"
-
-
 def field_sentence(found: Verification) -> list[str]:
     """What every output sees, and whether it did before."""
     sentences = []
     for name, (before, after) in found.fields.items():
-        was = "as before" if before == after else f"before: {pixels(before)}"
-        sentences.append(f"{wording.plain(name)} sees {pixels(after)}, {was}")
+        was = "as before" if before == after else f"before: {wording.pixels(before)}"
+        sentences.append(f"{wording.plain(name)} sees {wording.pixels(after)}, {was}")
     return sentences
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "exact",
     "field",
     "offsets",
+    "pixels",
     "plain",
     "shape",
     "short",
@@ -94,6 +95,19 @@ def field(seen: Field) -> str:
         case "upper-bound":
             return f"≤ {size}"
     return size
+
+
+def pixels(seen: Field) -> str:
+    """A receptive field with its unit: ``31 x 31 pixels``, ``the whole input``."""
+    shown = field(seen)
+    if shown == "all":
+        return "the whole input"
+    if shown in ("?", "-"):
+        return "an unknown part of the input" if shown == "?" else "nothing of the input"
+    if shown.replace("≤ ", "").isdigit() and len(seen.axes) == 2:
+        number = shown.split()[-1]
+        return f"{shown} x {number} pixels"
+    return f"{shown} pixels"
 
 
 def strides(seen: Field) -> str:

@@ -36,6 +36,7 @@ from convsmith.rewrite.choosing import (
     output_scale,
 )
 from convsmith.rewrite.forms import spatial
+from convsmith.rewrite.rectifying import RELAXATIONS, Rectifier, rectifier
 from convsmith.rewrite.statistics import POSITIONS, Moments, outputs_at, unfolded
 
 __all__ = ["Fitted", "correct_means", "rebuild"]
@@ -45,6 +46,10 @@ Array = npt.NDArray[Any]
 SHRINKAGE = 1e-4
 """``l`` above, relative to the mean diagonal of ``S_x'``."""
 
+REFINE_BYTES = 512 << 20
+"""How many bytes of unfolded inputs are held to refine a layer in front of a ReLU."""
+
+REFINE_ROUNDS = 6
 ROUNDS = 20
 """The fit stops earlier when it gains nothing any more."""
 
@@ -68,7 +73,9 @@ def correct_means(net: Graph, node: Node, candidate: Candidate, moments: Moments
     if op.bias:
         bias = bias + np.asarray(net.parameter(node, "bias").data)
     if moments is not None:
-        lost = weight.reshape(op.channels, -1) - _flat(factors, op)
+        lost = weight.reshape(op.channels, -1) - spatial.dense(factors, op.kernel).reshape(
+            op.channels, -1
+        )
         bias = bias + lost @ moments.mean
     chain = spatial.steps(op, factors, bias, weight.dtype)
     return Fitted(chain=chain, order=factors.order, error=candidate.error)
@@ -150,47 +157,121 @@ def _fit(
     op = node.op
     assert isinstance(op, Conv)
     weight = np.asarray(net.parameter(node, "weight").data)
-    flat = weight.reshape(op.channels, -1).astype(np.float64)
-    scale = output_scale(net, node)
+    behind = rectifier(net, node)
     owed = _owed_by_other_branch(net, node)
     together: Moments | None = None
+    seen: list[tuple[Array, Array]] = []
     for seed, pair in enumerate(pairs):
         wanted = pair.original[node.name]
         if owed is not None:
             wanted = wanted + owed(pair)
         x = unfolded(node, pair.rewritten[node.inputs[0]], positions, seed)
-        found = Moments.of(np.hstack([x, outputs_at(node, wanted, positions, seed)]))
+        y = outputs_at(node, wanted, positions, seed)
+        found = Moments.of(np.hstack([x, y]))
         together = found if together is None else together + found
+        if behind is not None and sum(held.nbytes for held, _ in seen) < REFINE_BYTES:
+            seen.append((x, y))
     assert together is not None
-    width = flat.shape[1]
-    joint, mean = together.covariance, together.mean
-    covariance = joint[:width, :width].copy()
-    cross = joint[width:, :width] * scale[:, None]
-    energy = max(float(np.sum(joint.diagonal()[width:] * scale**2)), 0.0)
-    shrink = SHRINKAGE * float(np.trace(covariance)) / len(covariance) + 1e-30
-    covariance[np.diag_indices_from(covariance)] += shrink
-    cross += shrink * flat * scale[:, None]
-    best = linalg.solve(covariance, cross.T, assume_a="pos", check_finite=False).T
     shape = net.shape(node.inputs[0])
-
-    def one(order: spatial.Order) -> spatial.Factors:
-        problem = spatial.Problem.of(best.reshape(weight.shape), covariance, cross, energy, order)
-        start = spatial.start(problem)[: candidate.rank]
-        return spatial.fit(problem, start, rounds=ROUNDS)
-
     orders = [
-        o for o in spatial.ORDERS if spatial.macs(op, candidate.rank, o, shape) <= candidate.macs
+        order
+        for order in spatial.ORDERS
+        if spatial.macs(op, candidate.rank, order, shape) <= candidate.macs
     ]
-    factors = min(spread(one, orders), key=lambda f: f.error)
-    error = factors.error / energy if energy > 0 else 0.0
-    factors = replace(factors, second=factors.second / scale[:, None])
-    bias = mean[width:] - _flat(factors, op) @ mean[:width]
-    chain = spatial.steps(op, factors, bias, weight.dtype)
-    return Fitted(chain=chain, order=factors.order, error=error)
+    problem = _Problem.of(weight, together, output_scale(net, node))
+    fits = spread(lambda order: problem.fit(problem.targets, candidate.rank, order), orders)
+    best = min(fits, key=lambda fit: fit.factors.error)
+    error = best.factors.error / problem.energy if problem.energy > 0 else 0.0
+    if behind is not None:
+        best = _refine(problem, best, behind, seen)
+    chain = spatial.steps(op, best.factors, best.bias, weight.dtype)
+    return Fitted(chain=chain, order=best.factors.order, error=error)
 
 
-def _flat(factors: spatial.Factors, op: Conv) -> Array:
-    return spatial.dense(factors, op.kernel).reshape(op.channels, -1)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Targets:
+    """What is wanted of a layer: covariance with its inputs ``(C_out, n)``, and mean."""
+
+    cross: Array
+    mean: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Fit:
+    """Factors for outputs as they are, their bias, and the dense weight ``(C_out, n)``."""
+
+    factors: spatial.Factors
+    bias: Array
+    flat: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Problem:
+    """One layer's rebuild: regularized statistics, ready for several targets."""
+
+    weight: Array
+    scale: Array
+    covariance: Array
+    decomposed: tuple[Array, bool]
+    shrink: float
+    mean: Array
+    targets: _Targets
+    energy: float
+
+    @classmethod
+    def of(cls, weight: Array, together: Moments, scale: Array) -> _Problem:
+        """Takes the joint moments of inputs and wanted outputs apart."""
+        width = weight[0].size
+        joint, mean = together.covariance, together.mean
+        covariance = joint[:width, :width].copy()
+        shrink = SHRINKAGE * float(np.trace(covariance)) / width + 1e-30
+        covariance[np.diag_indices_from(covariance)] += shrink
+        return cls(
+            weight=weight,
+            scale=scale,
+            covariance=covariance,
+            decomposed=linalg.cho_factor(covariance, check_finite=False),
+            shrink=shrink,
+            mean=mean[:width],
+            targets=_Targets(cross=joint[width:, :width], mean=mean[width:]),
+            energy=max(float(np.sum(joint.diagonal()[width:] * scale**2)), 0.0),
+        )
+
+    def fit(
+        self, targets: _Targets, rank: int, order: spatial.Order, first: Array | None = None
+    ) -> _Fit:
+        """Fits the form, from scratch or from where an earlier fit ended."""
+        outs = len(self.weight)
+        cross = targets.cross + self.shrink * self.weight.reshape(outs, -1)
+        cross = cross * self.scale[:, None]
+        best = linalg.cho_solve(self.decomposed, cross.T, check_finite=False).T
+        problem = spatial.Problem.of(
+            best.reshape(self.weight.shape), self.covariance, cross, self.energy, order
+        )
+        if first is None:
+            factors = spatial.fit(problem, spatial.start(problem)[:rank], rounds=ROUNDS)
+        else:
+            factors = spatial.fit(problem, first, rounds=REFINE_ROUNDS)
+        factors = replace(factors, second=factors.second / self.scale[:, None])
+        flat = spatial.dense(factors, self.weight.shape[2:]).reshape(outs, -1)
+        return _Fit(factors=factors, bias=targets.mean - flat @ self.mean, flat=flat)
+
+
+def _refine(
+    problem: _Problem, fit: _Fit, behind: Rectifier, seen: Sequence[tuple[Array, Array]]
+) -> _Fit:
+    """Improves a fit for the ReLU behind it; the best of all rounds is kept."""
+    rank, order = len(fit.factors.first), fit.factors.order
+    best, least = fit, np.inf
+    for relaxation in (*RELAXATIONS, RELAXATIONS[-1]):
+        step = behind.step(seen, fit.flat, fit.bias, relaxation)
+        if step.loss < least:
+            best, least = fit, step.loss
+        targets = _Targets(
+            cross=problem.targets.cross + step.cross, mean=problem.targets.mean + step.mean
+        )
+        fit = problem.fit(targets, rank, order, fit.factors.first)
+    return best
 
 
 def _owed_by_other_branch(net: Graph, node: Node) -> Callable[[_Pair], Array] | None:

@@ -1,0 +1,189 @@
+"""HTML pages: one file each, offline, with nothing that a name in a network could break out of.
+
+A policy in the page forbids every request; only the style and the script that are in it may act,
+known by their hashes. All values are escaped, and characters that would not show are spelled out.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from convsmith.report import wording
+
+__all__ = [
+    "Bar",
+    "Card",
+    "Cell",
+    "Facts",
+    "Heading",
+    "Line",
+    "facts",
+    "file_name",
+    "number",
+    "page",
+    "sizes",
+    "typeset",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One number that matters; ``kind``: ``good``, ``bad`` or neither."""
+
+    value: str
+    label: str
+    detail: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heading:
+    """The heading of a column, and what it stands for."""
+
+    heading: str
+    numeric: bool = False
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One cell: what it says, its CSS class, and the value it is sorted by."""
+
+    text: str
+    kind: str = ""
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One line of a table; the first cell is its heading."""
+
+    cells: tuple[Cell, ...]
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """One or two bars of a chart, in percent of its width."""
+
+    name: str
+    before: float
+    after: float | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Where and with what a page was made."""
+
+    version: str
+    python: str
+    packages: tuple[tuple[str, str], ...]
+    cpu: str
+    system: str
+    date: str
+
+
+def page(template: str, content: Mapping[str, Any], *, packages: Sequence[str] = ()) -> str:
+    """Renders a page.
+
+    Args:
+        template: The name of a file in ``templates``.
+        content: What it shows.
+        packages: Those whose versions belong to the result.
+    """
+    return _environment().get_template(template).render(content, facts=facts(packages))
+
+
+@cache
+def _environment() -> Environment:
+    loader = PackageLoader("convsmith.report")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, finalize=_visible
+    )
+    for name, file in (("style", "page.css"), ("script", "page.js")):
+        source, *_ = loader.get_source(environment, file)
+        digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+        environment.globals[name] = Markup(source)  # ours, not the network's
+        environment.globals[f"{name}_hash"] = f"sha256-{digest}"
+    return environment
+
+
+def _visible(value: object) -> object:
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return wording.plain(value)
+    return value
+
+
+def number(text: str, value: float, kind: str = "") -> Cell:
+    """A cell that is sorted by a number."""
+    return Cell(text=text, kind=f"number {kind}".rstrip(), value=value)
+
+
+def typeset(text: str) -> str:
+    """Signs that a terminal does without; for numbers only, names are left alone.
+
+    >>> typeset("-0.31 dB, 1.26x faster, 31 x 31, 30 dB -> 29 dB")
+    '−0.31 dB, 1.26× faster, 31 × 31, 30 dB → 29 dB'
+    """
+    text = re.sub(r"(?<=\d) x (?=\d)", " × ", text.replace(" -> ", " → "))
+    text = re.sub(r"(?<=\d)x(?=\d| |$)", "×", text)
+    return re.sub(r"(?<![\w.])-(?=\d)", "−", text)
+
+
+def sizes(inputs: Mapping[str, tuple[int, ...]]) -> str:
+    """The shapes of a network's inputs."""
+    return ", ".join(
+        f"{name} {'×'.join(map(str, shape))}" if len(inputs) > 1 else "×".join(map(str, shape))
+        for name, shape in inputs.items()
+    )
+
+
+def file_name(source: str) -> str:
+    """What to call a network: the last part of a path, else the source itself.
+
+    >>> file_name("models/restorer.onnx"), file_name("3@32 > conv 8 3")
+    ('restorer.onnx', '3@32 > conv 8 3')
+    """
+    return Path(source).name if source.lower().endswith(".onnx") else source
+
+
+def facts(packages: Sequence[str] = ()) -> Facts:
+    """Says where this is running."""
+    return Facts(
+        version=_version("convsmith"),
+        python=platform.python_version(),
+        packages=tuple((name, _version(name)) for name in ("numpy", *packages)),
+        cpu=f"{_cpu()}, {os.cpu_count()} cores",
+        system=f"{platform.system()} {platform.machine()}",
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _cpu() -> str:
+    try:
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text("utf-8"))
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or "an unknown CPU"

@@ -1,0 +1,117 @@
+"""Fitting what a ReLU lets through: where it cuts to zero, the exact value does not matter.
+
+For a layer whose output (through a batch norm or not) goes into a ReLU and nowhere else, the
+targets ``y`` may be replaced by any ``z`` that the ReLU ``r`` maps alike. Zhang et al. 2015,
+section 3.2, alternates between ``z`` and the fit ``y'``::
+
+    min sum (r(y) - r(z))^2 + l (z - y')^2      z has a closed form, element by element
+
+with the relaxation ``l`` growing, so that ``z`` is free first and the fit decides last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convsmith.graph import Graph, Node
+from convsmith.graph.operators import Activation, Conv
+from convsmith.parallel import spread
+from convsmith.rewrite.choosing import batch_norm_behind, norm_gain
+
+__all__ = ["RELAXATIONS", "Rectifier", "Step", "rectifier"]
+
+Array = npt.NDArray[Any]
+
+RELAXATIONS = (0.01, 0.01, 0.1, 0.1, 1.0, 1.0)
+"""``l`` of every round."""
+
+ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One look at all samples.
+
+    Attributes:
+        loss: Squared error behind the ReLU, per sample.
+        cross: How the covariance of the targets with the inputs changes, ``(C_out, n)``.
+        mean: How the mean of the targets changes, ``(C_out,)``.
+    """
+
+    loss: float
+    cross: Array
+    mean: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rectifier:
+    """The ReLU behind a layer, as it sees the layer's output: ``max(gain y + offset, 0)``."""
+
+    gain: Array
+    offset: Array
+
+    def step(
+        self, samples: Sequence[tuple[Array, Array]], weight: Array, bias: Array, relaxation: float
+    ) -> Step:
+        """Finds better targets for the present fit.
+
+        Args:
+            samples: Pairs of unfolded inputs ``(P, n)`` and wanted outputs ``(P, C_out)``.
+            weight: The present fit, ``(C_out, n)``.
+            bias: Its bias.
+            relaxation: ``l``.
+        """
+        blocks = [
+            (x[start : start + ROWS], y[start : start + ROWS])
+            for x, y in samples
+            for start in range(0, len(x), ROWS)
+        ]
+        count = sum(len(x) for x, _ in blocks)
+        usable = np.abs(self.gain) > 1e-3 * np.abs(self.gain).max()
+        inverse = np.where(usable, 1 / np.where(usable, self.gain, 1), 0)
+        matrix = weight.T.astype(np.float32)
+
+        def look(block: tuple[Array, Array]) -> tuple[float, Array, Array, Array]:
+            x, y = block
+            fit = self.gain * (x @ matrix + bias) + self.offset
+            wanted = np.maximum(self.gain * y + self.offset, 0)
+            loss = float(np.square(wanted - np.maximum(fit, 0)).sum())
+            above = np.maximum((wanted + relaxation * fit) / (1 + relaxation), 0)
+            below = np.minimum(fit, 0)
+            cost_above = np.square(wanted - above) + relaxation * np.square(above - fit)
+            cost_below = np.square(wanted) + relaxation * np.square(below - fit)
+            target = np.where(cost_above <= cost_below, above, below)
+            change = np.where(usable, (target - self.offset) * inverse - y, 0)
+            products = change.astype(np.float32).T @ x
+            return loss, products.astype(np.float64), change.sum(axis=0), x.sum(axis=0)
+
+        found = spread(look, blocks)
+        mean = np.sum([part[2] for part in found], axis=0) / count
+        mean_x = np.sum([part[3] for part in found], axis=0, dtype=np.float64) / count
+        cross = np.sum([part[1] for part in found], axis=0) / count - np.outer(mean, mean_x)
+        return Step(loss=sum(part[0] for part in found) / count, cross=cross, mean=mean)
+
+
+def rectifier(net: Graph, node: Node) -> Rectifier | None:
+    """The ReLU that is the only reader of a layer's output, if there is one."""
+    op = node.op
+    assert isinstance(op, Conv)
+    norm = batch_norm_behind(net, node)
+    value = node.name if norm is None else norm.name
+    users = net.consumers.get(value, ())
+    alone = len(users) == 1 and value not in {output.value for output in net.outputs}
+    if not alone or not isinstance(users[0].op, Activation) or users[0].op.kind != "relu":
+        return None
+    if norm is None:
+        return Rectifier(gain=np.ones(op.channels), offset=np.zeros(op.channels))
+    gain = norm_gain(net, norm)
+    mean = np.asarray(net.parameter(norm, "mean").data, dtype=np.float64)
+    offset = -gain * mean
+    if len(norm.parameters) == 4:
+        offset = offset + np.asarray(net.parameter(norm, "bias").data, dtype=np.float64)
+    return Rectifier(gain=gain, offset=offset)
