@@ -196,7 +196,7 @@ def graphs(draw: st.DrawFn) -> Graph:
         constant = Constant(shape=(1,), learnable=draw(st.booleans()))
         values.append(builder.constant(new_name(), constant))
     wanted = draw(st.lists(st.tuples(NAMES, st.sampled_from(values)), max_size=3))
-    return builder.build(*dict(wanted).items(), values[-1])
+    return builder.build(*{**dict(wanted), values[-1]: values[-1]}.items())
 
 
 def shared(

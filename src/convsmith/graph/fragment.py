@@ -21,15 +21,11 @@ class ConvStep:
         weight: ``(C_out, C_in / groups, *kernel)``.
         bias: ``(C_out,)``, or ``None`` when ``op.bias`` is false.
 
+    >>> import numpy as np
     >>> plain = {"stride": (1,), "padding": ((0, 0),), "dilation": (1,), "bias": False}
-    >>> ConvStep(op=Conv(channels=2, kernel=(1,), **plain), weight=np.ones((2, 3, 1))).parameters
-    [array([[[1.],
-            [1.],
-            [1.]],
-    <BLANKLINE>
-           [[1.],
-            [1.],
-            [1.]]])]
+    >>> step = ConvStep(op=Conv(channels=2, kernel=(1,), **plain), weight=np.ones((2, 3, 1)))
+    >>> [array.shape for array in step.parameters]
+    [(2, 3, 1)]
     """
 
     op: Conv

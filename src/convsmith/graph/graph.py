@@ -152,7 +152,9 @@ class Graph:
                     raise GraphError(f"its {role} {used!r} is missing", place=node.name)
             for made in node.outputs:
                 _define(known, made)
+        public: set[str] = set()
         for output in self.outputs:
+            _define(public, output.name)
             if output.value not in known:
                 raise GraphError(f"output {output.value!r} is not made by any node")
 

@@ -126,7 +126,7 @@ def _window_outputs(op: Conv | Pool, spatial: Shape) -> Shape:
             short = max(-(-(w - s - lo - hi) // 2) for s, w, (lo, hi) in zip(
                 spatial, extent, padding, strict=True
             ))  # fmt: skip
-            pads = [p for pair in padding for p in pair]
+            pads = [pair[side] for side in (0, 1) for pair in padding]
             padded = str(pads[0]) if len(set(pads)) == 1 else ",".join(map(str, pads))
             dilated = f" (dilated to {_times(extent)})" if extent != op.kernel else ""
             raise ShapeError(
@@ -165,7 +165,7 @@ def _(op: Conv, x: Shape) -> tuple[Shape]:
             spatial, op.kernel, op.stride, op.dilation, op.padding, extra, strict=True
         )
     )
-    if min(sizes) < 0:
+    if min(sizes) < 1:
         raise ShapeError(
             f"the padding cuts away more than is made of {_times(spatial)}",
             remedy="use less padding or a larger input",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -263,8 +264,17 @@ def _(call: Call) -> str:
         scale = tuple(map(read, _scales(call)))
         sizes = tuple(math.floor(s * f) for s, f in zip(inside, scale, strict=False))
         if scale and sizes == outside:
+            if "exact" not in call.name:
+                scale = tuple(map(partial(_as_computed, mode), inside, outside, scale))
             return call.add(Resize(scale=scale, mode=mode, **words))
     return call.add(Resize(size=outside, mode=mode, **words))
+
+
+def _as_computed(mode: _Mode, inside: int, outside: int, scale: Fraction) -> Fraction:
+    """The factor that torch's kernels really use: sizes that stay or double have short cuts."""
+    if mode != "cubic" and outside == inside:
+        return Fraction(1)
+    return Fraction(2) if mode == "nearest" and outside == 2 * inside else scale
 
 
 _as_written: Callable[[float], Fraction] = lambda scale: Fraction(repr(scale))  # noqa: E731
