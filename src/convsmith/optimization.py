@@ -34,7 +34,7 @@ __all__ = ["Files", "Optimization", "Picture", "Proof", "optimize"]
 
 Array = npt.NDArray[Any]
 
-FEW_IMAGES_POSITIONS = 32768
+FEW_IMAGES_POSITIONS = 24576
 """Output positions per layer to see in all, when there are few images."""
 
 PICTURES = 3
@@ -217,6 +217,12 @@ def optimize(
     files = Files.at(out)
     files.check(overwrite=overwrite)
     net, images, shape = _open(source, data, input, mean=mean, std=std, limit=limit)
+    if files.model.resolve() == Path(net.source).resolve():
+        raise OutputError(
+            "this would replace the network that is read",
+            place=str(files.model),
+            remedy="choose another name",
+        )
     tests = None if test is None else read_data(_path(test), shape=shape, mean=mean, std=std)
     notes = [] if tests is not None else ["Verified on the calibration images: give --test."]
 
@@ -256,7 +262,7 @@ def optimize(
             data=data,
             test=test,
             macs=macs,
-            input=input,
+            input=",".join(map(str, input)) if isinstance(input, tuple | list) else input,
             mean=",".join(map(str, mean)),
             std=",".join(map(str, std)),
             limit=limit,

@@ -154,12 +154,14 @@ def measures(result: Optimization) -> tuple[Measure, ...]:
 def _milliseconds(value: float) -> str:
     """Three digits.
 
-    >>> _milliseconds(0.01234), _milliseconds(25.678), _milliseconds(12345.6)
-    ('0.0123', '25.7', '12,346')
+    >>> _milliseconds(0.14567), _milliseconds(25.678), _milliseconds(12345.6)
+    ('0.146', '25.7', '12,346')
     """
     if value >= 99.95:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}" if value >= 0.1 else f"{value:.3g}"
+    return (
+        f"{value:.1f}" if value >= 9.995 else f"{value:.2f}" if value >= 0.9995 else f"{value:.3g}"
+    )
 
 
 def headline(result: Optimization) -> str:
@@ -183,8 +185,8 @@ def timing_sentence(result: Optimization) -> str:
     sizes = ", ".join("x".join(map(str, shape)) for shape in taken.shapes.values())
     threads = f"{taken.threads} thread{'s' if taken.threads > 1 else ''}"
     return (
-        f"{taken.engine} {taken.version}, {threads}, input {sizes}, median of {taken.runs} runs"
-        " of each network in turns"
+        f"{taken.engine} {taken.version}, {threads}, input {sizes}; medians of {taken.runs} rounds"
+        " in which both networks took turns, and of the ratio in each round"
     )
 
 

@@ -31,7 +31,7 @@ from convsmith.runtime.timing import Timing
 
 __all__ = ["content"]
 
-SHOWN_RUNS = 60
+SHOWN_RUNS = 200
 """How many runs are drawn one by one."""
 
 _KINDS = {True: "good", False: "bad", None: ""}
@@ -130,8 +130,8 @@ def _cards(result: Optimization) -> list[Card]:
         row = measures.metric(metric)
         cards.append(
             Card(
-                value=typeset(row.change),
-                label=row.name,
+                value=typeset(row.change.removesuffix(" points")),
+                label=f"points of {row.name}" if metric.unit == "%" else row.name,
                 detail=f"{row.before} → {row.after}" + (f"; {row.remark}" if row.remark else ""),
             )
         )
@@ -147,10 +147,11 @@ def _cards(result: Optimization) -> list[Card]:
     if result.verification.fields:
         _, seen = next(iter(result.verification.fields.values()))
         kept = result.verification.field_kept
+        shown = wording.field(seen) if seen.status == "global" else wording.pixels(seen)
         cards.append(
             Card(
-                value=typeset(wording.pixels(seen).removesuffix(" pixels")),
-                label="pixels seen" if wording.pixels(seen).endswith("pixels") else "seen",
+                value=typeset(shown.removesuffix(" pixels")),
+                label="pixels seen",
                 detail="receptive field as before" if kept else "receptive field has changed",
                 kind="" if kept else "bad",
             )
@@ -257,8 +258,9 @@ def _fields(result: Optimization) -> list[Mapping[str, Any]]:
 
 
 def _axis(timings: Mapping[str, Timing]) -> float:
-    """Where the axis of time ends: beyond nearly every run."""
-    return max((float(np.quantile(t.samples, 0.95)) for t in timings.values()), default=1) * 1.05
+    """Where the axis of time ends: beyond nearly every run, but not far from most."""
+    quartiles = [np.quantile(t.samples, (0.75, 0.95)) for t in timings.values()]
+    return max((float(min(1.05 * q[1], 2 * q[0])) for q in quartiles), default=1.0)
 
 
 def _times(timings: Mapping[str, Timing]) -> list[Mapping[str, Any]]:

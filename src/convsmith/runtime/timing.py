@@ -24,7 +24,7 @@ __all__ = ["Timing", "compare", "outputs"]
 
 Array = npt.NDArray[Any]
 
-LEAST_ROUNDS = 5
+LEAST_ROUNDS = 9
 """How often every network runs, however long that takes."""
 
 MOST_ROUNDS = 200
@@ -112,7 +112,7 @@ def compare(
         inputs: One array per input; all networks take the same.
         repeats: The most rounds; each network runs once a round.
         threads: How many threads each network may use; all cores by default.
-        seconds: No round starts after this time, except the first 5 (or ``repeats``).
+        seconds: No round starts after this time, except the first ``LEAST_ROUNDS`` (or ``repeats``).
 
     Raises:
         MissingDependencyError: If ONNX Runtime is not installed.

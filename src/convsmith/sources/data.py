@@ -201,7 +201,7 @@ class Dataset:
     def _nothing_left(self, place: str) -> DataError:
         reasons = self.skipped
         more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-        wrong_size = all("the network takes" in reason for reason in reasons)
+        wrong_size = any("the network takes" in reason for reason in reasons)
         return DataError(
             f"none of the {len(reasons)} images can be used ({'; '.join(reasons[:3])}{more})",
             place=place,
@@ -325,9 +325,10 @@ def _normalizer(
     channels = shape[0]
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in {0, 1, channels} and not (channels is None and len(values) == 3):
+            takes = "1 channel" if channels == 1 else f"{channels} channels"
             raise UsageError(
-                f"{name} has {len(values)} numbers, the network takes {channels} channels",
-                remedy=f"give 1 or {channels} numbers",
+                f"{name} has {len(values)} numbers, the network takes {takes}",
+                remedy="give 1 number" if channels == 1 else f"give 1 number or {channels}",
             )
         if not all(map(math.isfinite, values)) or (name == "std" and not all(values)):
             raise UsageError(

@@ -1,0 +1,232 @@
+"""Pages in a real browser: Debian's chromium, without a network and without a driver.
+
+The browser opens a page, runs its script, and writes down the document that came of it. A few lines
+of script, added to a copy of the page and allowed by its policy, do what a person would do.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convsmith.analysis import analyze, fields
+from convsmith.graph import GraphBuilder, parse
+from convsmith.graph.operators import Activation, Conv
+from convsmith.optimization import Files, Optimization, Picture
+from convsmith.report import html
+from convsmith.rewrite import Choice, Plan, Rewriting, Verification
+from convsmith.rewrite.verifying import OutputError
+from convsmith.runtime.timing import Timing
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+HOSTILE = "<img src=x onerror=\"document.documentElement.dataset.hurt='1'\">'\"&😀"
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not installed")
+
+Open = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Open:
+    """Opens a page and returns its document as it is then, and what the browser complained of."""
+
+    def opened(page: str, script: str = "", *options: str) -> tuple[str, str]:
+        if script:
+            digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+            page = page.replace("script-src '", f"script-src 'sha256-{digest}' '", 1)
+            page = page.replace("</body>", f"<script>{script}</script></body>")
+        file = tmp_path / "page.html"
+        file.write_text(page, encoding="utf-8")
+        assert BROWSER is not None
+        ran = subprocess.run(
+            [
+                BROWSER,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--no-first-run",
+                "--host-resolver-rules=MAP * ~NOTFOUND",
+                f"--user-data-dir={tmp_path / 'profile'}",
+                "--enable-logging=stderr",
+                "--virtual-time-budget=2000",
+                "--dump-dom",
+                *options,
+                file.as_uri(),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        console = [line for line in ran.stderr.splitlines() if "CONSOLE" in line]
+        return ran.stdout, "\n".join(console)
+
+    return opened
+
+
+def analysis_page() -> str:
+    builder = GraphBuilder()
+    x = builder.input("x", (1, 1, 8, 8))
+    for name, channels in (("b10", 2), (HOSTILE, 8), ("b9", 4)):
+        op = Conv(
+            channels=channels,
+            kernel=(3, 3),
+            stride=(1, 1),
+            padding=((1, 1), (1, 1)),
+            dilation=(1, 1),
+        )
+        x = builder.add(op, x, name=name)
+    x = builder.add(Activation(kind="relu"), x, name="relu")
+    return html(analyze(builder.build(("y", x), source=HOSTILE)))
+
+
+def optimization_page() -> str:
+    net = parse("1@16 > conv 4 3 p1 > conv 1 3 p1")
+    seen = fields(net)["conv2"]
+    costs = analyze(net)
+    choice = Choice(
+        layer=HOSTILE,
+        form="spatial",
+        rank=1,
+        order="vertical-first",
+        text="conv 1 3x1 > conv 4 1x3",
+        shape=(4, 1, 3, 3),
+        macs_before=9216,
+        macs_after=3840,
+        error=0.01,
+    )
+    found = Verification(
+        images=1,
+        data="test images",
+        layers={},
+        outputs=(OutputError(name="y", relative=0.1, largest=0.2, agreement=None),),
+        metric=None,
+        fields={"y": (seen, seen)},
+    )
+    plan = Plan(source="tiny.onnx", budget={"macs": 0.5}, choices=(choice,))
+    before = Timing(samples=(3.0, 3.0), engine="E", version="1", threads=1, shapes={})
+    image = np.random.default_rng(0).uniform(0, 1, (1, 16, 16)).astype(np.float32)
+    return html(
+        Optimization(
+            source="tiny.onnx",
+            before=costs,
+            after=costs,
+            rewriting=Rewriting(
+                net=net, plan=plan, before=costs.total, after=costs.total, verification=None
+            ),
+            verification=found,
+            calibration_images=1,
+            skipped=(HOSTILE,),
+            timings={"before": before, "after": replace(before, samples=(2.0, 2.0))},
+            speedup=1.5,
+            proof=None,
+            pictures=(
+                Picture(name=HOSTILE, given=image, wanted=image, before=image, after=1 - image),
+            ),
+            files=Files.at("build"),
+            notes=(HOSTILE,),
+        )
+    )
+
+
+@pytest.mark.parametrize("make", [analysis_page, optimization_page])
+def test_it_opens_without_a_complaint(browser: Open, make: Callable[[], str]) -> None:
+    measure = (
+        "document.documentElement.dataset.styled ="
+        " getComputedStyle(document.querySelector('.card')).borderRadius;"
+    )
+    document, console = browser(make(), measure)
+    assert console == ""
+    assert 'data-ready="true"' in document
+    assert 'data-styled="10px"' in document
+    assert "data-hurt" not in document
+    assert "😀" in document
+
+
+@pytest.mark.parametrize("make", [analysis_page, optimization_page])
+@pytest.mark.parametrize("width", [320, 768, 1920])
+def test_it_fits(browser: Open, make: Callable[[], str], width: int) -> None:
+    # In a frame, because no window is narrower than 500.
+    frame = f'<iframe width="{width}" style="border: 0" srcdoc="{escape(make())}"></iframe>'
+    measure = (
+        "onload = () => {"
+        "  const page = document.querySelector('iframe').contentDocument.documentElement;"
+        "  document.body.dataset.widths = `${page.clientWidth} ${page.scrollWidth}`;"
+        "};"
+    )
+    document, console = browser(f"<!doctype html><body>{frame}</body>", measure)
+    assert console == ""
+    (widths,) = re.findall(r'data-widths="(\d+) (\d+)"', document)
+    assert widths[0] == widths[1]
+    assert width - 20 <= int(widths[0]) <= width
+
+
+def test_the_check_can_fail(browser: Open) -> None:
+    broken = analysis_page().replace('<p class="lead">', f'<p class="lead">{HOSTILE}', 1)
+    _, console = browser(broken)
+    assert "Content Security Policy" in console
+
+
+def names(document: str) -> list[str]:
+    body = re.findall(r"<tbody>(.*?)</tbody>", document, flags=re.DOTALL)[0]
+    return re.findall(r'<th scope="row"[^>]*>(.*?)</th>', body, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("clicks", "order", "expected"),
+    [
+        ([0], "ascending", ["&lt;img", "b9", "b10", "relu"]),
+        ([0, 0], "descending", ["relu", "b10", "b9", "&lt;img"]),
+        ([0, 0, 0], None, ["b10", "&lt;img", "b9", "relu"]),
+        ([4], "descending", ["b9", "&lt;img", "b10", "relu"]),
+    ],
+)
+def test_a_heading_sorts(
+    browser: Open, clicks: list[int], order: str | None, expected: list[str]
+) -> None:
+    script = "".join(
+        f"document.querySelectorAll('table th button')[{column}].click();" for column in clicks
+    )
+    document, console = browser(analysis_page(), script)
+    assert console == ""
+    assert [name.split(" ")[0] for name in names(document)] == expected
+    assert re.findall(r'<th [^>]*aria-sort="(\w+)"', document) == ([order] if order else [])
+
+
+def test_the_slider_wipes(browser: Open) -> None:
+    script = (
+        "const range = document.querySelector('.wipe input'); range.value = 30;"
+        "range.dispatchEvent(new Event('input'));"
+        "const two = document.querySelector('.wipe .two img');"
+        "document.documentElement.dataset.clip = getComputedStyle(two).clipPath;"
+    )
+    document, console = browser(optimization_page(), script)
+    assert console == ""
+    assert 'data-clip="inset(0px 0px 0px 30%)"' in document
+    assert 'aria-valuetext="30 percent of the original"' in document
+
+
+def test_without_its_script_both_outputs_stand_side_by_side(browser: Open) -> None:
+    page = re.sub(r"<script>.*?</script>", "", optimization_page(), flags=re.DOTALL)
+    script = (
+        "const [one, two] = document.querySelectorAll('.wipe img');"
+        "const [a, b] = [one.getBoundingClientRect(), two.getBoundingClientRect()];"
+        "document.documentElement.dataset.apart = String(a.right <= b.left && a.top === b.top);"
+    )
+    document, console = browser(page, script)
+    assert console == ""
+    assert 'data-apart="true"' in document
+    assert 'data-ready="' not in document
