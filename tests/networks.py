@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-__all__ = ["VDSR", "ResNet20", "cifar10", "luma", "resnet20", "vdsr"]
+__all__ = ["VDSR", "ResNet20", "cifar10", "luma", "resnet20", "run", "vdsr"]
 
 Array = npt.NDArray[Any]
 
@@ -117,7 +117,8 @@ def luma(folder: Path, name: str) -> Array:
     with Image.open(folder / "set5" / f"{name}.png") as image:
         rgb = np.asarray(image.convert("RGB"), dtype=np.float64)
     y = 16 + rgb @ np.array([65.738, 129.057, 25.064]) / 256
-    return (y / 255).astype(np.float32)[None, None]
+    scaled: Array = (y / 255).astype(np.float32)
+    return scaled[None, None]
 
 
 def run(module: nn.Module, x: Array) -> Array:

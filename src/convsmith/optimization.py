@@ -23,7 +23,7 @@ from convsmith.graph import Graph
 from convsmith.graph.evaluate import evaluate
 from convsmith.results import Progress, Result
 from convsmith.rewrite import Rewriting, Verification, calibrate, verify
-from convsmith.rewrite.rewriting import rewrite
+from convsmith.rewrite.rewriting import budget_of, rewrite
 from convsmith.rewrite.statistics import POSITIONS
 from convsmith.rewrite.verifying import MetricName
 from convsmith.runtime import timing
@@ -216,6 +216,7 @@ def optimize(
     """
     files = Files.at(out)
     files.check(overwrite=overwrite)
+    budget_of(macs, 1, "macs")  # before the long work
     net, images, shape = _open(source, data, input, mean=mean, std=std, limit=limit)
     if files.model.resolve() == Path(net.source).resolve():
         raise OutputError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -241,18 +243,24 @@ def on_a_terminal(*arguments: str) -> tuple[str, str]:
     """What the program prints, and what a person sees of its standard error."""
     pty = pytest.importorskip("pty", reason="pseudo-terminals are a Unix thing")
     master, slave = pty.openpty()
-    ran = program(
-        *arguments, stdout=subprocess.PIPE, stderr=slave, env={**os.environ, "TERM": "xterm"}
-    )
-    os.close(slave)
-    shown = b""
-    with os.fdopen(master, "rb", closefd=True, buffering=0) as screen:
-        try:
-            while part := screen.read(100_000):
-                shown += part
-        except OSError:  # Linux says so when the other end is closed
-            pass
-    return ran.stdout, shown.decode()
+    shown: list[bytes] = []
+
+    def watch() -> None:
+        """Reads along: a terminal that nobody reads fills up, and the program waits for it."""
+        with os.fdopen(master, "rb", buffering=0) as screen, contextlib.suppress(OSError):
+            while part := screen.read(100_000):  # Linux raises when the other end is closed
+                shown.append(part)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        ran = program(
+            *arguments, stdout=subprocess.PIPE, stderr=slave, env={**os.environ, "TERM": "xterm"}
+        )
+    finally:
+        os.close(slave)
+        watcher.join()
+    return ran.stdout, b"".join(shown).decode()
 
 
 def test_progress_is_for_terminals(here: Path) -> None:

@@ -169,7 +169,7 @@ def transposed_cases() -> Iterator[Case]:
             )
         )
         padding = tuple(
-            (min(low, size // 2), min(high, size // 2))
+            (min(low, (size - 1) // 2), min(high, (size - 1) // 2))
             for (low, high), size in zip(op.padding, full, strict=True)
         )
         turned = replace(op, transposed=True, output_padding=extra, padding=padding)

@@ -7,11 +7,10 @@ that function would be, so the package itself answers the call.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from types import ModuleType
 
-from convsmith.graph import Graph
-from convsmith.results import Progress
 from convsmith.rewrite.applying import apply
 from convsmith.rewrite.plan import Choice, Plan
 from convsmith.rewrite.rewriting import Rewriting
@@ -36,20 +35,8 @@ __all__ = [
 class RewritePackage(ModuleType):
     """The package ``convsmith.rewrite``, callable."""
 
-    def __call__(
-        self,
-        net: Graph,
-        *,
-        macs: float | None = None,
-        params: float | None = None,
-        plan: Plan | None = None,
-        calibration: Calibration | None = None,
-        progress: Progress | None = None,
-    ) -> Rewriting:
-        """See :func:`convsmith.rewrite.rewriting.rewrite`."""
-        return _rewrite(
-            net, macs=macs, params=params, plan=plan, calibration=calibration, progress=progress
-        )
+    __call__ = staticmethod(_rewrite)
 
 
 sys.modules[__name__].__class__ = RewritePackage
+__signature__ = inspect.signature(_rewrite)  # what help() shows for the package

@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from convsmith.errors import PlanError
-from convsmith.graph import Constant, Graph, Node, Provenance
+from convsmith.graph import Constant, Graph, Node, Provenance, operator_text
 from convsmith.graph.fragment import ConvStep
 from convsmith.graph.operators import Conv, roles
 from convsmith.rewrite.choosing import KEEP
+from convsmith.rewrite.forms import spatial
 from convsmith.rewrite.plan import Choice, Plan
 
 if TYPE_CHECKING:
@@ -31,21 +32,29 @@ def apply(plan: Plan, target: _Network) -> _Network:
 
     Raises:
         PlanError: If the plan has no weights for a layer, or belongs to another network.
+
+    >>> from convsmith.graph import parse
+    >>> net = parse("3@8 > conv 4 3 p1")
+    >>> apply(Plan(source="", budget={"macs": 0.5}, choices=()), net) == net
+    True
     """
     for choice in plan.choices:
         if choice.form != KEEP and not choice.chain:
             raise PlanError(
-                f"it has no weights that fit {choice.text!r}",
+                f"the plan has no weights for rank {choice.rank} of the form {choice.form!r}",
                 place=choice.layer,
                 remedy="refit with convsmith.rewrite(net, plan=plan, calibration=...)",
             )
     if isinstance(target, Graph):
         for choice in plan.choices:
             check_belongs(choice, target)
+            if choice.form != KEEP:
+                _check_chain(choice, target)
         return cast("_Network", replace_layers(target, plan.chains))
     from convsmith.sources.torch import replace_modules
+    from convsmith.sources.torch.twin import unwrap
 
-    _check_module(plan, target)
+    _check_module(plan, unwrap(target))
     return cast("_Network", replace_modules(target, plan.chains))
 
 
@@ -71,18 +80,42 @@ def check_belongs(choice: Choice, net: Graph) -> None:
         )
 
 
+def _check_chain(choice: Choice, net: Graph) -> None:
+    """Checks that a choice's convolutions are those that its form makes of the layer."""
+    op = net.by_name[choice.layer].op
+    assert isinstance(op, Conv)
+    wanted: Sequence[Conv] = ()
+    if choice.form == spatial.NAME and choice.order in spatial.ORDERS and not spatial.refusal(op):
+        wanted = spatial.convolutions(op, choice.rank, choice.order)
+    if [step.op for step in choice.chain] != list(wanted):
+        raise PlanError(
+            f"{choice.text!r} is not what the form {choice.form!r} makes of {operator_text(op)!r}",
+            place=choice.layer,
+            remedy="edit ranks and forms only, and refit with"
+            " convsmith.rewrite(net, plan=plan, calibration=...)",
+        )
+    shared = {name for node in net.nodes for name in node.parameters if node.name != choice.layer}
+    if not shared.isdisjoint(net.by_name[choice.layer].parameters):
+        raise PlanError(
+            "it shares its weights with another layer",
+            place=choice.layer,
+            remedy=f"use the form {KEEP!r} for it",
+        )
+
+
 def _check_module(plan: Plan, module: torch.nn.Module) -> None:
     for choice in plan.choices:
         if choice.form == KEEP:
             continue
         try:
-            shape = tuple(module.get_parameter(f"{choice.layer}.weight".lstrip(".")).shape)
+            weight = module.get_submodule(choice.layer).weight
         except AttributeError:
             raise PlanError(
                 "this module has no convolution at that path",
                 place=choice.layer,
                 remedy="apply the plan to the module it was made from",
             ) from None
+        shape = tuple(getattr(weight, "shape", ()))
         if shape != choice.shape:
             raise PlanError(
                 f"its weight has shape {shape}, the plan was made for {choice.shape}",
@@ -98,6 +131,8 @@ def replace_layers(net: Graph, chains: Mapping[str, Sequence[ConvStep]]) -> Grap
     untouched; the ones before it are named ``layer.1``, ``layer.2``, ... Provenance says which
     layer each came from.
     """
+    if not chains:
+        return net
     taken = {*net.shapes, *net.by_name}
     constants = dict(net.constants)
     nodes: list[Node] = []
@@ -106,6 +141,7 @@ def replace_layers(net: Graph, chains: Mapping[str, Sequence[ConvStep]]) -> Grap
         if chain is None:
             nodes.append(node)
             continue
+        learnable = net.parameter(node, "weight").learnable
         for name in node.parameters:
             del constants[name]
         current = node.inputs[0]
@@ -113,13 +149,11 @@ def replace_layers(net: Graph, chains: Mapping[str, Sequence[ConvStep]]) -> Grap
             last = index == len(chain)
             name = node.name if last else _fresh(f"{node.name}.{index}", taken)
             parameters = tuple(
-                node_name
-                for role in roles(step.op)
-                for node_name in [_fresh(f"{name}.{role}", taken - set(node.parameters))]
+                _fresh(f"{name}.{role}", taken - set(node.parameters)) for role in roles(step.op)
             )
             taken.update((name, *parameters))
             constants.update(
-                (parameter, Constant.of(array))
+                (parameter, Constant.of(array, learnable=learnable))
                 for parameter, array in zip(parameters, step.parameters, strict=True)
             )
             nodes.append(

@@ -27,6 +27,7 @@ __all__ = [
     "choose",
     "dense_macs",
     "output_scale",
+    "pair_costs",
     "tabulate",
 ]
 
@@ -72,11 +73,21 @@ def dense_macs(net: Graph, node: Node) -> int:
     return math.prod(net.shape(node.name)) * (weight.size // weight.shape[0])
 
 
+def pair_costs(net: Graph, node: Node, rank: int, order: spatial.Order) -> tuple[int, int]:
+    """Multiply-accumulates and parameters of the pair that could stand for a layer."""
+    op, x = node.op, net.shape(node.inputs[0])
+    assert isinstance(op, Conv)
+    params = spatial.params(op, rank, order, x[1])
+    learnable = net.parameter(node, "weight").learnable
+    return spatial.macs(op, rank, order, x), params if learnable else 0
+
+
 def _rank_grid(op: Conv, x: tuple[int, ...], dense: int) -> range:
     """About a dozen ranks worth trying, aligned, all cheaper than the layer itself."""
     per_rank = min(spatial.macs(op, 1, order, x) for order in spatial.ORDERS)
-    most = (dense - 1) // per_rank
-    step = 4 if most <= 64 else 8 if most <= 128 else 16
+    full = max(spatial.full_rank(op, order, x[1]) for order in spatial.ORDERS)
+    most = min((dense - 1) // per_rank, full)
+    step = 4 if most <= 64 else 8 if most <= 128 else 16 * -(-most // 256)
     return range(min(step, most), most + 1, step) if most else range(0)
 
 
@@ -117,35 +128,33 @@ def _fit_all(
     assert isinstance(op, Conv)
     weight = np.asarray(net.parameter(node, "weight").data, dtype=np.float64)
     dense = dense_macs(net, node)
-    params = sum(net.constants[name].size for name in node.parameters)
+    params = sum(c.size for name in node.parameters if (c := net.constants[name]).learnable)
     made = [Candidate(form=KEEP, rank=0, macs=dense, params=params, error=0.0, loss=0.0)]
     scale = output_scale(net, node)
     covariance = np.eye(weight[0].size) if moments is None else moments.covariance
     scaled = weight * scale[:, None, None, None]
-    problems = [spatial.own_outputs(scaled, covariance, order) for order in spatial.ORDERS]
-    starts = [spatial.start(problem) for problem in problems]
-    for rank in _rank_grid(op, x, dense) if ranks is None else ranks:
-        tried = [
-            (spatial.fit(problem, first[:rank], rounds=2), problem)
-            for problem, first in zip(problems, starts, strict=True)
-            if spatial.macs(op, rank, problem.order, x) < dense
-        ]
-        if not tried:
-            continue
-        factors, problem = min(tried, key=lambda pair: pair[0].error)
-        error = factors.error / problem.energy if problem.energy > 0 else 0.0
-        made.append(
-            Candidate(
+    best: dict[int, Candidate] = {}
+    for order in spatial.ORDERS:
+        problem = spatial.own_outputs(scaled, covariance, order)
+        first = spatial.start(problem)
+        for rank in _rank_grid(op, x, dense) if ranks is None else ranks:
+            cost, size = pair_costs(net, node, rank, order)
+            if cost >= dense or rank > spatial.full_rank(op, order, x[1]):
+                continue
+            factors = spatial.fit(problem, first[:rank], rounds=2)
+            error = factors.error / problem.energy if problem.energy > 0 else 0.0
+            if rank in best and best[rank].error <= error:
+                continue
+            best[rank] = Candidate(
                 form=spatial.NAME,
                 rank=rank,
-                macs=spatial.macs(op, rank, factors.order, x),
-                params=factors.first.size + factors.second.size + op.channels,
+                macs=cost,
+                params=size,
                 error=error,
                 loss=error,
                 factors=replace(factors, second=factors.second / scale[:, None]),
             )
-        )
-    return tuple(made)
+    return (*made, *(best[rank] for rank in sorted(best)))
 
 
 def output_scale(net: Graph, node: Node) -> Array:
@@ -159,7 +168,9 @@ def output_scale(net: Graph, node: Node) -> Array:
     if norm is None:
         return np.ones(op.channels)
     scale = np.abs(norm_gain(net, norm))
-    return np.asarray(np.maximum(scale, 1e-3 * scale.max() + 1e-30))
+    if not scale.any():
+        return np.ones(op.channels)
+    return np.asarray(np.maximum(scale, 1e-3 * scale.max()))
 
 
 def batch_norm_behind(net: Graph, node: Node) -> Node | None:
@@ -186,7 +197,8 @@ def choose(
 ) -> dict[str, Candidate]:
     """Picks one candidate per layer: least total loss at a cost within the budget.
 
-    A multiple-choice knapsack, solved exactly by HiGHS (Huangfu & Hall 2018).
+    A multiple-choice knapsack, solved exactly by HiGHS (Huangfu & Hall 2018). A budget that pays
+    for all layers as they are changes none.
 
     Args:
         layers: The candidates.
@@ -196,41 +208,62 @@ def choose(
 
     Raises:
         BudgetError: If even the cheapest candidates cost more.
+
+    >>> keep = Candidate(form=KEEP, rank=0, macs=9, params=9, error=0.0, loss=0.0)
+    >>> thin = Candidate(form="spatial", rank=1, macs=4, params=4, error=0.1, loss=0.1)
+    >>> choose([Layer(name="conv1", candidates=(keep, thin))], "macs", 5, fixed=1)["conv1"].rank
+    1
     """
-    pairs = [(layer, candidate) for layer in layers for candidate in layer.candidates]
-    costs = np.array([getattr(candidate, currency) for _, candidate in pairs], dtype=np.float64)
-    losses = np.array([candidate.loss for _, candidate in pairs])
+    dense = fixed + sum(getattr(layer.candidates[0], currency) for layer in layers)
+    if dense <= budget:
+        return {layer.name: layer.candidates[0] for layer in layers}
     least = fixed + sum(min(getattr(c, currency) for c in layer.candidates) for layer in layers)
     if least > budget:
-        dense = fixed + sum(getattr(layer.candidates[0], currency) for layer in layers)
-        share = f" ({least / dense:.1%} of the original)" if dense else ""
         raise BudgetError(
             f"the budget of {budget:,.0f} {currency} cannot be met: the cheapest rewrite"
-            f" needs {least:,}{share}",
+            f" needs {least:,} ({least / dense:.1%} of the original)",
             remedy="allow more, or shrink what this form cannot replace",
         )
-    if not pairs:
-        return {}
+    pairs = [(layer, candidate) for layer in layers for candidate in layer.candidates]
+    costs = np.array([getattr(candidate, currency) for _, candidate in pairs])
+    losses = np.array([candidate.loss for _, candidate in pairs])
     member = np.zeros((len(layers), len(pairs)))
     column = 0
     for row, layer in enumerate(layers):
         member[row, column : column + len(layer.candidates)] = 1
         column += len(layer.candidates)
-    unit = max(float(costs.max()), 1.0)
-    result = milp(
-        losses / max(float(losses.max()), 1e-30),
-        constraints=[
-            LinearConstraint(member, 1, 1),
-            LinearConstraint(costs[None] / unit, -np.inf, (budget - fixed) / unit),
-        ],
-        integrality=np.ones(len(pairs), dtype=np.int64),
-        bounds=Bounds(0, 1),
-        options={"mip_rel_gap": 1e-6, "time_limit": 60.0},
-    )
-    if result.x is None:
-        raise BudgetError(f"no choice was found: {result.message}", remedy="try another budget")
-    return {
-        layer.name: candidate
-        for (layer, candidate), taken in zip(pairs, result.x, strict=True)
-        if taken > 0.5
-    }
+    left = math.floor(budget) - fixed
+    taken = _knapsack(losses, costs, member, left)
+    return {layer.name: candidate for (layer, candidate), t in zip(pairs, taken, strict=True) if t}
+
+
+def _knapsack(losses: Array, costs: Array, member: Array, budget: int) -> Array:
+    """Which of the candidates to take: one per row of ``member``, at a cost within the budget.
+
+    The solver's gap is absolute, so the problem is solved once to learn the size of the optimum,
+    and again in that unit. Its tolerance too: a choice that is over the budget by less than a
+    millionth of the dearest candidate is solved for again with that much less to spend.
+    """
+    dearest = int(costs.max())
+
+    def solve(unit: float, limit: float) -> npt.NDArray[np.bool_]:
+        result = milp(
+            losses / unit,
+            constraints=[
+                LinearConstraint(member, 1, 1),
+                LinearConstraint(costs[None] / dearest, -np.inf, limit / dearest),
+            ],
+            integrality=np.ones(len(losses), dtype=np.int64),
+            bounds=Bounds(0, (losses <= unit * (1 + 1e-9)).astype(np.float64)),
+            options={"mip_rel_gap": 0.0, "time_limit": 60.0},
+        )
+        if result.x is None:
+            raise BudgetError(f"no choice was found: {result.message}", remedy="try another budget")
+        taken: npt.NDArray[np.bool_] = result.x > 0.5
+        if costs[taken].sum() > budget:
+            return solve(unit, limit - 1e-6 * dearest)
+        return taken
+
+    taken = solve(max(float(losses.max()), 1e-300), budget)
+    found = float(losses[taken].sum())
+    return solve(found, budget) if found > 0 else taken

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from convsmith.errors import NotationError, PlanError
-from convsmith.files import write_atomically
+from convsmith.errors import NotationError, OutputError, PlanError
+from convsmith.files import check_target, write_atomically
 from convsmith.graph import operator_text
 from convsmith.graph.fragment import ConvStep
 from convsmith.graph.operators import Conv
@@ -21,6 +22,7 @@ from convsmith.results import Result
 __all__ = ["Choice", "Plan", "chain_text"]
 
 SCHEMA = "convsmith.plan/1"
+SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,13 @@ class Plan(Result):
         from safetensors.numpy import save
 
         path = Path(path)
+        weights = path.with_suffix(SUFFIX)
+        if weights == path:
+            raise OutputError(
+                "this is the name of the plan's weights", place=str(path), remedy="use .json"
+            )
+        for target in (path, weights):
+            check_target(target, overwrite=overwrite)
         tensors = {
             f"{layer}/{index}/{role}": array
             for layer, chain in self.chains.items()
@@ -110,7 +119,6 @@ class Plan(Result):
             for role, array in zip(("weight", "bias"), step.parameters, strict=False)
         }
         data = save(tensors)
-        weights = path.with_suffix(".safetensors")
         content = self.to_dict() | {
             "weights": {"file": weights.name, "sha256": hashlib.sha256(data).hexdigest()}
         }
@@ -130,19 +138,49 @@ class Plan(Result):
         """
         path = Path(path)
         try:
-            content = json.loads(path.read_bytes())
+            text = path.read_bytes()
+        except OSError as error:
+            raise PlanError(
+                f"it cannot be read: {error.strerror or error}",
+                place=str(path),
+                remedy="give the JSON file that Plan.save wrote",
+            ) from None
+        try:
+            content = json.loads(text, parse_constant=_no_constant)
             if content["schema"] != SCHEMA:
-                raise PlanError(f"this is {content['schema']!r}, not {SCHEMA!r}", place=str(path))
+                raise PlanError(
+                    f"this is {content['schema']!r}, not {SCHEMA!r}",
+                    place=str(path),
+                    remedy="give the JSON file that Plan.save wrote",
+                )
             tensors = _tensors(path, content.get("weights"))
             choices = tuple(_choice(entry, tensors) for entry in content["choices"])
             budget = {str(name): float(share) for name, share in content["budget"].items()}
-            return cls(source=str(content["source"]), budget=budget, choices=choices)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            made = cls(source=str(content["source"]), budget=budget, choices=choices)
+        except KeyError as error:
+            raise _no_plan(f"{error.args[0]!r} is missing", path) from None
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise _no_plan(str(error), path) from None
+        repeated = [name for name, count in Counter(c.layer for c in choices).items() if count > 1]
+        if repeated:
             raise PlanError(
-                f"this is not a plan: {type(error).__name__} {error}",
-                place=str(path),
-                remedy="a plan is the JSON that Plan.save writes",
-            ) from None
+                "this layer has more than one choice",
+                place=f"{path}: {repeated[0]}",
+                remedy="leave one of them",
+            )
+        return made
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _no_plan(fact: str, path: Path) -> PlanError:
+    return PlanError(
+        f"this is not a plan: {fact}",
+        place=str(path),
+        remedy="a plan is the JSON that Plan.save writes",
+    )
 
 
 def _tensors(path: Path, weights: Any) -> dict[str, Any]:
@@ -171,7 +209,11 @@ def _tensors(path: Path, weights: Any) -> dict[str, Any]:
     try:
         return dict(load(data))
     except SafetensorError as error:
-        raise PlanError(f"its weights cannot be read: {error}", place=str(file)) from None
+        raise PlanError(
+            f"its weights cannot be read: {error}",
+            place=str(file),
+            remedy="remove them and refit with convsmith.rewrite(net, plan=...)",
+        ) from None
 
 
 def _choice(entry: Mapping[str, Any], tensors: Mapping[str, Any]) -> Choice:
@@ -215,7 +257,11 @@ def _conv(words: str, layer: str) -> Conv:
     except NotationError as error:
         raise error.at(layer) from None
     if not isinstance(op, Conv):
-        raise PlanError(f"{words!r} is not a convolution", place=layer)
+        raise PlanError(
+            f"{words!r} is not a convolution",
+            place=layer,
+            remedy="give convolutions, such as conv 8 3",
+        )
     return op
 
 

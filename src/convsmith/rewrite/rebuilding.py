@@ -13,7 +13,7 @@ addition (through a batch norm or not), the target also covers what the other br
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,16 +28,18 @@ from convsmith.graph.fragment import ConvStep
 from convsmith.graph.operators import Conv, Elementwise
 from convsmith.parallel import spread
 from convsmith.results import Progress
+from convsmith.rewrite.batches import live_bytes, pieces
 from convsmith.rewrite.choosing import (
     KEEP,
     Candidate,
     batch_norm_behind,
     norm_gain,
     output_scale,
+    pair_costs,
 )
 from convsmith.rewrite.forms import spatial
 from convsmith.rewrite.rectifying import RELAXATIONS, Rectifier, rectifier
-from convsmith.rewrite.statistics import POSITIONS, Moments, outputs_at, unfolded
+from convsmith.rewrite.statistics import POSITIONS, Moments, vectors
 
 __all__ = ["Fitted", "correct_means", "rebuild"]
 
@@ -45,6 +47,9 @@ Array = npt.NDArray[Any]
 
 SHRINKAGE = 1e-4
 """``l`` above, relative to the mean diagonal of ``S_x'``."""
+
+PAIR_BYTES = 2 << 30
+"""How many bytes the values alive in both networks may take."""
 
 REFINE_BYTES = 512 << 20
 """How many bytes of unfolded inputs are held to refine a layer in front of a ReLU."""
@@ -73,10 +78,8 @@ def correct_means(net: Graph, node: Node, candidate: Candidate, moments: Moments
     if op.bias:
         bias = bias + np.asarray(net.parameter(node, "bias").data)
     if moments is not None:
-        lost = weight.reshape(op.channels, -1) - spatial.dense(factors, op.kernel).reshape(
-            op.channels, -1
-        )
-        bias = bias + lost @ moments.mean
+        lost = weight - spatial.dense(factors, op.kernel)
+        bias = bias + lost.reshape(op.channels, -1) @ moments.mean
     chain = spatial.steps(op, factors, bias, weight.dtype)
     return Fitted(chain=chain, order=factors.order, error=candidate.error)
 
@@ -91,6 +94,9 @@ def rebuild(
 ) -> dict[str, Fitted]:
     """Fits the chosen rank of every layer again, in execution order.
 
+    Early layers have large outputs: they are fitted on as many samples as memory has room for,
+    and the others join when the values that are still to come are small enough.
+
     Args:
         net: The original network.
         chosen: A candidate per layer.
@@ -98,41 +104,69 @@ def rebuild(
         positions: Output positions per image and layer to fit to.
         progress: Called after each layer.
     """
-    pairs = [_Pair(dict(sample), dict(sample)) for sample in samples]
-    pending = Counter(used for node in net.nodes for used in node.inputs)
-    pending.update(output.value for output in net.outputs)
-    wanted = sum(candidate.form != KEEP for candidate in chosen.values())
+    wanted = [n for n in net.nodes if n.name in chosen and chosen[n.name].form != KEEP]
     fitted: dict[str, Fitted] = {}
-    for node in net.nodes:
-        if len(fitted) == wanted:
-            break
-        for pair in pairs:
+    if not wanted:
+        return fitted
+    waiting = _pairs(net, samples)
+    pairs: list[_Pair] = []
+    ahead = _bytes_ahead(net)
+    last_use = {used: index for index, node in enumerate(net.nodes) for used in node.inputs}
+    last_use.update((output.value, len(net.nodes)) for output in net.outputs)
+
+    def advance(pair: _Pair, index: int) -> None:
+        """Runs the node of this index in both networks, and forgets what it used last."""
+        node = net.nodes[index]
+        if node.name not in pair.original:
             pair.run_original(net, node)
-        candidate = chosen.get(node.name)
-        if candidate is None or candidate.form == KEEP:
-            for pair in pairs:
-                pair.run_same(net, node)
+        made = fitted.get(node.name)
+        if made is None:
+            pair.run_same(net, node)
         else:
-            made = _fit(net, node, candidate, pairs, positions)
-            fitted[node.name] = made
+            x = pair.rewritten[node.inputs[0]]
+            pair.rewritten[node.name] = run_chain(made.chain, x).astype(x.dtype, copy=False)
+        for used in {*node.inputs, *node.outputs}:
+            if last_use.get(used, index) == index:
+                pair.forget(used)
+
+    for index, node in enumerate(net.nodes):
+        while waiting and (
+            not pairs or sum(p.size for p in pairs) + waiting[0].size <= PAIR_BYTES / ahead[index]
+        ):
+            pair = waiting.pop(0)
+            for earlier in range(index):
+                advance(pair, earlier)
+            pairs.append(pair)
+        if node in wanted:
             for pair in pairs:
-                pair.rewritten[node.name] = run_chain(made.chain, pair.rewritten[node.inputs[0]])
+                pair.run_original(net, node)
+            fitted[node.name] = _fit(net, node, chosen[node.name], pairs, positions)
             if progress is not None:
-                progress("rebuilding", len(fitted), wanted)
-        for used in node.inputs:
-            pending[used] -= 1
-            if not pending[used]:
-                for pair in pairs:
-                    pair.forget(used)
+                progress("rebuilding", len(fitted), len(wanted))
+            if len(fitted) == len(wanted):
+                break
+        for pair in pairs:
+            advance(pair, index)
     return fitted
 
 
 @dataclass(slots=True)
 class _Pair:
-    """The values alive in both networks for one sample; equal ones are the same object."""
+    """The values alive in both networks for some images; equal ones are the same object.
+
+    Attributes:
+        original: Values of the original network.
+        rewritten: Values of the network rewritten so far.
+        seed: Which sample the images come from.
+        first: The place of the first of them in it.
+        size: How much memory they take, in images of the size that the network was read with.
+    """
 
     original: dict[str, Array]
     rewritten: dict[str, Array]
+    seed: int
+    first: int
+    size: float
 
     def run_original(self, net: Graph, node: Node) -> None:
         inputs, parameters = node_arguments(net, node, self.original)
@@ -151,6 +185,27 @@ class _Pair:
         self.rewritten.pop(value, None)
 
 
+def _pairs(net: Graph, samples: Sequence[Mapping[str, Array]]) -> list[_Pair]:
+    """The samples, cut so that many of them can join one after the other."""
+    made = []
+    for seed, sample in enumerate(samples):
+        for first, piece in pieces(net, sample, room=PAIR_BYTES / 8):
+            name = net.inputs[0].name
+            size = piece[name].size / max(math.prod(net.inputs[0].shape[1:]), 1)
+            made.append(_Pair(dict(piece), dict(piece), seed=seed, first=first, size=size))
+    return made
+
+
+def _bytes_ahead(net: Graph) -> list[int]:
+    """The most bytes that one image takes in both networks, from each node to the end."""
+    most = 1
+    ahead = []
+    for alive in reversed(live_bytes(net)):
+        most = max(most, 2 * alive)
+        ahead.append(most)
+    return ahead[::-1]
+
+
 def _fit(
     net: Graph, node: Node, candidate: Candidate, pairs: Sequence[_Pair], positions: int
 ) -> Fitted:
@@ -161,31 +216,32 @@ def _fit(
     owed = _owed_by_other_branch(net, node)
     together: Moments | None = None
     seen: list[tuple[Array, Array]] = []
-    for seed, pair in enumerate(pairs):
+    width, held = weight[0].size, 0
+    for pair in pairs:
         wanted = pair.original[node.name]
         if owed is not None:
             wanted = wanted + owed(pair)
-        x = unfolded(node, pair.rewritten[node.inputs[0]], positions, seed)
-        y = outputs_at(node, wanted, positions, seed)
-        found = Moments.of(np.hstack([x, y]))
-        together = found if together is None else together + found
-        if behind is not None and sum(held.nbytes for held, _ in seen) < REFINE_BYTES:
-            seen.append((x, y))
+        x = pair.rewritten[node.inputs[0]]
+        for block in vectors(node, x, positions, seed=pair.seed, first=pair.first, outputs=wanted):
+            found = Moments.of(block)
+            together = found if together is None else together + found
+            if behind is not None and held < REFINE_BYTES:
+                seen.append((block[:, :width], block[:, width:]))
+                held += block.nbytes
     assert together is not None
-    shape = net.shape(node.inputs[0])
-    orders = [
-        order
-        for order in spatial.ORDERS
-        if spatial.macs(op, candidate.rank, order, shape) <= candidate.macs
-    ]
+    orders = []
+    for order in spatial.ORDERS:
+        macs, params = pair_costs(net, node, candidate.rank, order)
+        full = spatial.full_rank(op, order, x.shape[1])
+        if macs <= candidate.macs and params <= candidate.params and candidate.rank <= full:
+            orders.append(order)
     problem = _Problem.of(weight, together, output_scale(net, node))
     fits = spread(lambda order: problem.fit(problem.targets, candidate.rank, order), orders)
     best = min(fits, key=lambda fit: fit.factors.error)
-    error = best.factors.error / problem.energy if problem.energy > 0 else 0.0
     if behind is not None:
         best = _refine(problem, best, behind, seen)
     chain = spatial.steps(op, best.factors, best.bias, weight.dtype)
-    return Fitted(chain=chain, order=best.factors.order, error=error)
+    return Fitted(chain=chain, order=best.factors.order, error=problem.error(best))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -207,7 +263,19 @@ class _Fit:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Problem:
-    """One layer's rebuild: regularized statistics, ready for several targets."""
+    """One layer's rebuild: regularized statistics, ready for several targets.
+
+    Attributes:
+        weight: Of the layer, ``(C_out, C_in, k_h, k_w)``.
+        scale: How much an error in each channel counts, ``(C_out,)``.
+        covariance: ``S_x' + l I``.
+        decomposed: Its Cholesky factor.
+        shrink: ``l``.
+        mean: Of the inputs.
+        targets: The outputs of the original.
+        energy: Their variance, scaled and summed over channels.
+        unexplained: How much of it (and of what ``l`` adds) no convolution of this size explains.
+    """
 
     weight: Array
     scale: Array
@@ -217,6 +285,7 @@ class _Problem:
     mean: Array
     targets: _Targets
     energy: float
+    unexplained: float
 
     @classmethod
     def of(cls, weight: Array, together: Moments, scale: Array) -> _Problem:
@@ -226,35 +295,55 @@ class _Problem:
         covariance = joint[:width, :width].copy()
         shrink = SHRINKAGE * float(np.trace(covariance)) / width + 1e-30
         covariance[np.diag_indices_from(covariance)] += shrink
-        return cls(
-            weight=weight,
+        energy = max(float(np.sum(joint.diagonal()[width:] * scale**2)), 0.0)
+        problem = cls(
+            weight=weight.astype(np.float64),
             scale=scale,
             covariance=covariance,
             decomposed=linalg.cho_factor(covariance, check_finite=False),
             shrink=shrink,
             mean=mean[:width],
             targets=_Targets(cross=joint[width:, :width], mean=mean[width:]),
-            energy=max(float(np.sum(joint.diagonal()[width:] * scale**2)), 0.0),
+            energy=energy,
+            unexplained=0.0,
         )
+        best, cross = problem.optimum(problem.targets)
+        pull = shrink * float(np.sum((problem.weight * scale[:, None, None, None]) ** 2))
+        return replace(problem, unexplained=max(energy + pull - float(np.sum(best * cross)), 0.0))
+
+    def optimum(self, targets: _Targets) -> tuple[Array, Array]:
+        """The best weights of any rank ``(C_out, n)``, scaled, and what they are solved from."""
+        cross = targets.cross + self.shrink * self.weight.reshape(len(self.weight), -1)
+        cross = cross * self.scale[:, None]
+        best = linalg.cho_solve(self.decomposed, cross.T, check_finite=False).T
+        return best, cross
 
     def fit(
         self, targets: _Targets, rank: int, order: spatial.Order, first: Array | None = None
     ) -> _Fit:
         """Fits the form, from scratch or from where an earlier fit ended."""
-        outs = len(self.weight)
-        cross = targets.cross + self.shrink * self.weight.reshape(outs, -1)
-        cross = cross * self.scale[:, None]
-        best = linalg.cho_solve(self.decomposed, cross.T, check_finite=False).T
+        best, cross = self.optimum(targets)
+        energy = float(np.sum(best * cross)) + self.unexplained
         problem = spatial.Problem.of(
-            best.reshape(self.weight.shape), self.covariance, cross, self.energy, order
+            best.reshape(self.weight.shape), self.covariance, cross, energy, order
         )
         if first is None:
             factors = spatial.fit(problem, spatial.start(problem)[:rank], rounds=ROUNDS)
         else:
             factors = spatial.fit(problem, first, rounds=REFINE_ROUNDS)
         factors = replace(factors, second=factors.second / self.scale[:, None])
-        flat = spatial.dense(factors, self.weight.shape[2:]).reshape(outs, -1)
+        flat = spatial.dense(factors, self.weight.shape[2:]).reshape(len(self.weight), -1)
         return _Fit(factors=factors, bias=targets.mean - flat @ self.mean, flat=flat)
+
+    def error(self, fit: _Fit) -> float:
+        """Mean squared error of a fit's outputs over the variance of the original's."""
+        if not self.energy:
+            return 0.0
+        made = np.sum((fit.flat @ self.covariance - self.shrink * fit.flat) * fit.flat, axis=1)
+        shared = np.sum(fit.flat * self.targets.cross, axis=1)
+        moved = np.square(fit.bias + fit.flat @ self.mean - self.targets.mean)
+        gained = float(np.sum((made - 2 * shared + moved) * self.scale**2))
+        return max(self.energy + gained, 0.0) / self.energy
 
 
 def _refine(
@@ -262,15 +351,16 @@ def _refine(
 ) -> _Fit:
     """Improves a fit for the ReLU behind it; the best of all rounds is kept."""
     rank, order = len(fit.factors.first), fit.factors.order
-    best, least = fit, np.inf
-    for relaxation in (*RELAXATIONS, RELAXATIONS[-1]):
-        step = behind.step(seen, fit.flat, fit.bias, relaxation)
-        if step.loss < least:
-            best, least = fit, step.loss
+    step = behind.step(seen, fit.flat, fit.bias, RELAXATIONS[0])
+    best, least = fit, step.loss
+    for relaxation in (*RELAXATIONS[1:], RELAXATIONS[-1]):
         targets = _Targets(
             cross=problem.targets.cross + step.cross, mean=problem.targets.mean + step.mean
         )
         fit = problem.fit(targets, rank, order, fit.factors.first)
+        step = behind.step(seen, fit.flat, fit.bias, relaxation)
+        if step.loss < least:
+            best, least = fit, step.loss
     return best
 
 
@@ -279,7 +369,8 @@ def _owed_by_other_branch(net: Graph, node: Node) -> Callable[[_Pair], Array] | 
     norm = batch_norm_behind(net, node)
     value = node.name if norm is None else norm.name
     users = net.consumers.get(value, ())
-    if len(users) != 1 or not isinstance(users[0].op, Elementwise) or users[0].op.kind != "add":
+    alone = len(users) == 1 and value not in {output.value for output in net.outputs}
+    if not alone or not isinstance(users[0].op, Elementwise) or users[0].op.kind != "add":
         return None
     others = [used for used in users[0].inputs if used != value]
     if len(others) != 1 or others[0] in net.constants:

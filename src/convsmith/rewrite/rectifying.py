@@ -74,25 +74,36 @@ class Rectifier:
         count = sum(len(x) for x, _ in blocks)
         usable = np.abs(self.gain) > 1e-3 * np.abs(self.gain).max()
         inverse = np.where(usable, 1 / np.where(usable, self.gain, 1), 0)
-        matrix = weight.T.astype(np.float32)
+        gain, offset, inverse, shift, matrix = (
+            np.asarray(values, dtype=np.float32)
+            for values in (
+                self.gain,
+                self.offset,
+                inverse,
+                self.gain * bias + self.offset,
+                (self.gain[:, None] * weight).T,
+            )
+        )
+        pull = np.float32(np.sqrt(relaxation / (1 + relaxation)))
 
         def look(block: tuple[Array, Array]) -> tuple[float, Array, Array, Array]:
             x, y = block
-            fit = self.gain * (x @ matrix + bias) + self.offset
-            wanted = np.maximum(self.gain * y + self.offset, 0)
-            loss = float(np.square(wanted - np.maximum(fit, 0)).sum())
-            above = np.maximum((wanted + relaxation * fit) / (1 + relaxation), 0)
-            below = np.minimum(fit, 0)
-            cost_above = np.square(wanted - above) + relaxation * np.square(above - fit)
-            cost_below = np.square(wanted) + relaxation * np.square(below - fit)
-            target = np.where(cost_above <= cost_below, above, below)
-            change = np.where(usable, (target - self.offset) * inverse - y, 0)
-            products = change.astype(np.float32).T @ x
-            return loss, products.astype(np.float64), change.sum(axis=0), x.sum(axis=0)
+            fit = x @ matrix + shift
+            before = gain * y + offset
+            wanted = np.maximum(before, 0)
+            loss = float(np.square(wanted - np.maximum(fit, 0)).sum(dtype=np.float64))
+            # Either z stays where the fit is, or it goes from there towards what is wanted; above
+            # zero the second is always better, below it only where little is missing.
+            apart = wanted - fit
+            moved = np.where(pull * apart <= wanted, apart / np.float32(1 + relaxation), 0)
+            change = (fit + moved - before) * inverse
+            products = change.T @ x
+            sums = (values.sum(axis=0, dtype=np.float64) for values in (change, x))
+            return loss, products.astype(np.float64), *sums
 
         found = spread(look, blocks)
         mean = np.sum([part[2] for part in found], axis=0) / count
-        mean_x = np.sum([part[3] for part in found], axis=0, dtype=np.float64) / count
+        mean_x = np.sum([part[3] for part in found], axis=0) / count
         cross = np.sum([part[1] for part in found], axis=0) / count - np.outer(mean, mean_x)
         return Step(loss=sum(part[0] for part in found) / count, cross=cross, mean=mean)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from convsmith.graph.operators import Conv
 from convsmith.parallel import one_blas_thread
 from convsmith.results import Progress, Result
 from convsmith.rewrite.applying import check_belongs, replace_layers
+from convsmith.rewrite.batches import check_batch
 from convsmith.rewrite.choosing import (
     KEEP,
     Candidate,
@@ -26,10 +28,10 @@ from convsmith.rewrite.forms import spatial
 from convsmith.rewrite.plan import Choice, Plan, chain_text
 from convsmith.rewrite.rebuilding import Fitted, correct_means, rebuild
 from convsmith.rewrite.sensitivity import measure
-from convsmith.rewrite.statistics import Calibration, candidates
+from convsmith.rewrite.statistics import Calibration, Moments, candidates, check_weights
 from convsmith.rewrite.verifying import Verification, verify
 
-__all__ = ["Rewriting", "rewrite"]
+__all__ = ["Rewriting", "budget_of", "rewrite"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +111,17 @@ def rewrite(
 
     Raises:
         BudgetError: If the budget cannot be met.
-        DataError: If the calibration belongs to another network.
+        DataError: If the calibration belongs to another network, or weights or values in the
+            network are NaN or infinite.
         PlanError: If the plan does.
         UsageError: If there is not exactly one of ``macs``, ``params`` and ``plan``.
+
+    A budget that pays for the network as it is changes nothing:
+
+    >>> from convsmith.graph import parse
+    >>> net = parse("3@8 > conv 4 3 p1")
+    >>> rewrite(net, macs=1.0).net is net
+    True
     """
     options = {"macs": macs, "params": params, "plan": plan}
     given = [name for name, value in options.items() if value is not None]
@@ -123,30 +133,35 @@ def rewrite(
         )
     before = analyze(net).total
     nodes = candidates(net)
-    if calibration is None:
-        warnings.warn(
-            "no calibration data: the weights alone are approximated, which loses much more",
-            stacklevel=2,
-        )
-    moments = _moments(nodes, calibration)
-    samples = calibration.samples if calibration is not None else ()
+    check_weights(net, nodes)
+    if calibration is not None:
+        _check_calibration(net, nodes, calibration)
+    moments: Mapping[str, Moments] = {} if calibration is None else calibration.moments
+    samples = () if calibration is None else calibration.samples
+    chosen: dict[str, Candidate] = {}
     with one_blas_thread():
         if plan is None:
             currency: Currency = "macs" if macs is not None else "params"
             share = macs if macs is not None else params
             assert share is not None
-            budget = _budget(share, getattr(before, currency), currency)
-            layers = tabulate(net, moments, nodes, progress=progress)
-            if samples:
-                layers = measure(net, layers, moments, samples, progress=progress)
-            fixed = getattr(before, currency) - sum(
-                getattr(layer.candidates[0], currency) for layer in layers
-            )
-            chosen = choose(layers, currency, budget, fixed)
             asked: Mapping[str, float] = {currency: share}
+            total = getattr(before, currency)
+            budget = budget_of(share, total, currency)
+            if budget < total:
+                _warn_without(calibration)
+                layers = tabulate(net, moments, nodes, progress=progress)
+                if samples:
+                    layers = measure(net, layers, moments, samples, progress=progress)
+                dense = sum(getattr(layer.candidates[0], currency) for layer in layers)
+                try:
+                    chosen = choose(layers, currency, budget, total - dense)
+                except BudgetError as error:
+                    raise error.at(net.source) if net.source else error from None
         else:
             chosen = _planned(net, plan, nodes, moments)
             asked = plan.budget
+            if chosen:
+                _warn_without(calibration)
         fitted = _fitted(net, chosen, calibration, progress)
         made = Plan(source=net.source, budget=asked, choices=_choices(net, nodes, chosen, fitted))
         result = replace_layers(net, made.chains)
@@ -164,7 +179,23 @@ def rewrite(
     )
 
 
-def _budget(share: float, total: int, currency: str) -> float:
+def _warn_without(calibration: Calibration | None) -> None:
+    if calibration is None:
+        warnings.warn(
+            "no calibration data: the weights alone are approximated, which loses much more",
+            stacklevel=3,
+        )
+
+
+def budget_of(share: float, total: int, currency: str) -> float:
+    """What may be spent: a share of the total (at most 1), or, above 1, the number itself.
+
+    Raises:
+        BudgetError: If that is no budget.
+
+    >>> budget_of(0.5, 100, "macs"), budget_of(70, 100, "macs")
+    (50.0, 70)
+    """
     if not 0 < share < float("inf"):
         raise BudgetError(
             f"{currency}={share} is no budget",
@@ -173,23 +204,30 @@ def _budget(share: float, total: int, currency: str) -> float:
     return share * total if share <= 1 else share
 
 
-def _moments(nodes: Sequence[Node], calibration: Calibration | None) -> Mapping[str, Any]:
-    if calibration is None:
-        return {}
+def _check_calibration(net: Graph, nodes: Sequence[Node], calibration: Calibration) -> None:
+    """Checks that a calibration was made with this network."""
     for node in nodes:
         moments = calibration.moments.get(node.name)
-        assert isinstance(node.op, Conv)
         if moments is None:
             raise DataError(
                 "the calibration has no statistics of this layer",
                 place=node.name,
                 remedy="calibrate this very network",
             )
-    return calibration.moments
+        width = math.prod(net.parameter(node, "weight").shape[1:])
+        if len(moments.first) != width:
+            raise DataError(
+                f"the calibration saw windows of {len(moments.first)} numbers, the layer has"
+                f" {width}",
+                place=node.name,
+                remedy="calibrate this very network",
+            )
+    for index, sample in enumerate(calibration.samples):
+        check_batch(net, sample, f"calibration sample {index + 1}")
 
 
 def _planned(
-    net: Graph, plan: Plan, nodes: Sequence[Node], moments: Mapping[str, Any]
+    net: Graph, plan: Plan, nodes: Sequence[Node], moments: Mapping[str, Moments]
 ) -> dict[str, Candidate]:
     """The candidates that a plan names."""
     by_name = {node.name: node for node in nodes}
@@ -204,13 +242,19 @@ def _planned(
                 place=choice.layer,
                 remedy=f"use {spatial.NAME!r} on 2-D convolutions, or {KEEP!r}",
             )
+        if choice.rank < 1:
+            raise PlanError(
+                f"rank {choice.rank} is no width",
+                place=choice.layer,
+                remedy=f"choose at least 1, or the form {KEEP!r}",
+            )
         node = by_name[choice.layer]
         made = tabulate(net, moments, [node], ranks=[choice.rank])[0].candidates[1:]
         if not made:
             raise PlanError(
                 f"rank {choice.rank} is not cheaper than the layer",
                 place=choice.layer,
-                remedy="choose a smaller one",
+                remedy=f"choose a smaller one, or the form {KEEP!r}",
             )
         chosen[choice.layer] = made[0]
     return chosen
@@ -230,7 +274,7 @@ def _fitted(
             positions=calibration.positions,
             progress=progress,
         )
-    moments = {} if calibration is None else calibration.moments
+    moments: Mapping[str, Moments] = {} if calibration is None else calibration.moments
     return {
         name: correct_means(net, net.by_name[name], candidate, moments.get(name))
         for name, candidate in chosen.items()

@@ -16,24 +16,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convsmith.errors import ShapeError
+from convsmith.errors import DataError, ShapeError
 from convsmith.graph import Graph, Node
 from convsmith.graph.evaluate import apply, evaluate, node_arguments, run_chain
-from convsmith.graph.operators import Conv, Softmax
+from convsmith.graph.operators import Softmax
 from convsmith.results import Progress
 from convsmith.rewrite.choosing import Candidate, Layer
-from convsmith.rewrite.forms import spatial
+from convsmith.rewrite.rebuilding import correct_means
 from convsmith.rewrite.statistics import Moments
 
 __all__ = ["measure", "output_loss"]
 
 Array = npt.NDArray[Any]
 
-PROBE_BYTES = 384 << 20
+PROBE_BYTES = 192 << 20
 """How many bytes the values of the probed samples may take."""
 
 PROBE_IMAGES = 96
-PROBE_SIDE = 128
+PROBE_SIDE = 96
 """Networks from image to image are probed on the middle of each sample, this large."""
 
 PROBES = 4
@@ -47,9 +47,27 @@ def measure(
     *,
     progress: Progress | None = None,
 ) -> list[Layer]:
-    """Returns the layers with the ``loss`` of every candidate measured or interpolated."""
+    """Returns the layers with the ``loss`` of every candidate measured or interpolated.
+
+    Args:
+        net: The network.
+        layers: Its layers with fitted candidates.
+        moments: Statistics per layer.
+        samples: Calibration inputs.
+        progress: Called after each layer.
+
+    Raises:
+        DataError: If the network's output is NaN or infinite for a sample.
+    """
     few = _few(net, _cropped(net, samples))
     probes = [evaluate(net, sample) for sample in few]
+    for output in net.outputs:
+        if not all(np.isfinite(values[output.value]).all() for values in probes):
+            raise DataError(
+                "this output holds NaN or infinity for a calibration sample",
+                place=output.name,
+                remedy="check the weights, and how the images are normalized",
+            )
     measured = []
     for index, layer in enumerate(layers):
         measured.append(_measure_layer(net, layer, moments[layer.name], probes))
@@ -67,8 +85,7 @@ def _cropped(net: Graph, samples: Sequence[Mapping[str, Array]]) -> Sequence[Map
     crops = [{name: _middle(sample[name])} for sample in samples]
     try:
         for shape in {crop[name].shape for crop in crops}:
-            smaller = net.with_inputs({name: shape})
-            assert all(smaller.shape(output.value) for output in net.outputs)
+            net.with_inputs({name: shape}).shapes  # noqa: B018 - raises if the sizes do not fit
     except ShapeError:
         return samples
     return crops
@@ -131,21 +148,12 @@ def _probe(
     probes: Sequence[Mapping[str, Array]],
 ) -> float:
     """The loss at the output with this one layer replaced, its mean corrected."""
-    op, factors = node.op, candidate.factors
-    assert isinstance(op, Conv)
-    assert factors is not None
-    weight = np.asarray(net.parameter(node, "weight").data)
-    change = weight.reshape(op.channels, -1) - spatial.dense(factors, op.kernel).reshape(
-        op.channels, -1
-    )
-    bias = change @ moments.mean
-    if op.bias:
-        bias = bias + np.asarray(net.parameter(node, "bias").data)
-    chain = spatial.steps(op, factors, bias, weight.dtype)
+    chain = correct_means(net, node, candidate, moments).chain
     start = net.nodes.index(node) + 1
     total = 0.0
     for values in probes:
-        changed = {node.name: run_chain(chain, values[node.inputs[0]])}
+        x = values[node.inputs[0]]
+        changed = {node.name: run_chain(chain, x).astype(x.dtype, copy=False)}
         for later in net.nodes[start:]:
             if any(used in changed for used in later.inputs):
                 arguments, parameters = node_arguments(net, later, {**values, **changed})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from convsmith.analysis import Field, fields
-from convsmith.errors import DataError, UsageError
+from convsmith.errors import ConvsmithError, DataError, UsageError
 from convsmith.graph import Graph, Node
-from convsmith.graph.evaluate import apply, node_arguments
+from convsmith.graph.evaluate import apply, node_arguments, steps
 from convsmith.results import Progress, Result
+from convsmith.rewrite.batches import PIECE_BYTES, check_batch, images_in, pieces
 
 __all__ = ["Metric", "OutputError", "Verification", "verify"]
 
@@ -28,7 +29,8 @@ class OutputError:
 
     Attributes:
         name: The output.
-        relative: Root of the squared error over the variance of the original's output.
+        relative: Root of the squared error over the variance of the original's output (over its
+            square, if it never changes).
         largest: The largest absolute difference.
         agreement: For class scores ``(N, classes)``: how often the first choice is the same.
     """
@@ -118,14 +120,20 @@ class Verification(Result):
         }
 
 
-Batch = tuple[Mapping[str, Array], Array | None]
-"""Inputs by name, and labels ``(N,)`` or targets of the shape of the output."""
+Inputs = Array | Mapping[str, Array]
+"""An array, for a network with one input, or arrays by input name."""
+
+Batch = Inputs | tuple[Inputs, Array | None]
+"""Inputs, or inputs with labels ``(N,)`` or targets of the shape of the output."""
+
+_Values = tuple[Array, Array]
+"""A value before and after."""
 
 
 def verify(
     original: Graph,
     rewritten: Graph,
-    batches: Iterable[Batch | Mapping[str, Array] | Array],
+    batches: Iterable[Batch],
     *,
     metric: MetricName | None = None,
     data: str = "",
@@ -135,7 +143,8 @@ def verify(
 
     Args:
         original: The network before.
-        rewritten: The network after; layers are matched by name.
+        rewritten: The network after; layers are matched by name. One that is built differently,
+            such as a fine-tuned module that was read again, is compared by its outputs alone.
         batches: Arrays (for one input), mappings from input names to arrays, or pairs of such
             inputs and labels or targets.
         metric: ``accuracy`` against labels, or ``psnr`` against targets, of the first output.
@@ -143,34 +152,70 @@ def verify(
         progress: Called after each batch.
 
     Raises:
-        DataError: If there is no batch, or a metric was asked for without labels or targets.
+        DataError: If there is no batch, or one does not fit the network, or a metric was asked
+            for without labels or targets, or with such that do not fit.
+        UsageError: If the two networks have other inputs or outputs.
+
+    >>> from convsmith.graph import parse
+    >>> net = parse("1@2 > relu")
+    >>> verify(net, net, [np.ones((3, 1, 2, 2))]).outputs[0].relative
+    0.0
     """
-    replaced = sorted(_replaced(rewritten))
-    layers = {name: _Difference() for name in replaced}
+    ends = _ends(original, rewritten)
+    side_by_side = _in_step(original, rewritten)
+    replaced = {node.provenance.replaces for node in rewritten.nodes}
+    layers = {
+        node.name: _Difference()
+        for node in original.nodes
+        if side_by_side is not None and node.name in replaced
+    }
     outputs = {output.name: _Difference() for output in original.outputs}
     scores = _Scores(metric)
     images = 0
-    for item in batches:
-        inputs, wanted = _unpack(original, item)
-        values = {name: [a, a] for name, a in inputs.items()}
-        kept: dict[str, list[Array]] = {}
-        wanted_values = {output.value for output in original.outputs}
-        for value, pair in _side_by_side(original, rewritten, values):
-            if value in layers:
-                layers[value].add(*pair)
-            if value in wanted_values:
-                kept[value] = pair
-        for output in original.outputs:
-            pair = kept.get(output.value) or values[output.value]
-            outputs[output.name].add(*pair)
-        if metric is not None:
-            first = next(iter(inputs.values()))
-            scores.add(first, kept[original.outputs[0].value], wanted)
-        images += len(next(iter(inputs.values())))
+    for index, item in enumerate(batches):
+        place = f"batch {index + 1}"
+        inputs, wanted = _unpack(original, item, place)
+        if metric is not None and wanted is None:
+            raise DataError(
+                f"the metric {metric!r} needs labels or targets",
+                place=place,
+                remedy="give pairs of inputs and labels (accuracy) or targets (psnr)",
+            )
+        for first, piece in pieces(original, inputs, room=PIECE_BYTES / 2):
+            kept: dict[str, _Values] = {name: (array, array) for name, array in piece.items()}
+            kept |= {name: (array, array) for name, array in _constants(original).items()}
+            try:
+                made = (
+                    _apart(original, rewritten, ends, piece)
+                    if side_by_side is None
+                    else _together(original, rewritten, side_by_side, piece)
+                )
+                for value, pair in made:
+                    if value in layers:
+                        layers[value].add(*pair)
+                    if value in ends:
+                        kept[value] = pair
+                for output in original.outputs:
+                    outputs[output.name].add(*kept[output.value])
+            except ConvsmithError as error:
+                raise error.at(place) from None
+            if wanted is not None and metric is not None:
+                count = images_in(piece)
+                part = wanted[first : first + count] if count < images_in(inputs) else wanted
+                image = next(iter(piece.values()))
+                scores.add(image, kept[original.outputs[0].value], part, place)
+        images += images_in(inputs)
         if progress is not None:
             progress("verifying", images, 0)
     if not images:
         raise DataError("there is nothing to verify with", remedy="give at least one image")
+    for name, difference in outputs.items():
+        if not np.isfinite(difference.error):
+            raise DataError(
+                "this output holds NaN or infinity",
+                place=name,
+                remedy="check the weights, and how the images are normalized",
+            )
     before, after = fields(original), fields(rewritten)
     return Verification(
         images=images,
@@ -186,63 +231,139 @@ def verify(
             for name, difference in outputs.items()
         ),
         metric=scores.result(),
-        fields={o.name: (before[o.value], after[o.value]) for o in original.outputs},
+        fields={o.name: (before[o.value], after[ends[o.value]]) for o in original.outputs},
     )
 
 
-def _replaced(net: Graph) -> set[str]:
-    """Layers that were replaced and whose output still has a value of their name."""
-    names = {node.provenance.replaces for node in net.nodes if node.provenance.replaces}
-    return {name for name in names if name in net.by_name}
+def _ends(original: Graph, rewritten: Graph) -> dict[str, str]:
+    """The values of the rewritten network that correspond to outputs of the original."""
+    named = {output.name: output.value for output in rewritten.outputs}
+    if set(named) != {output.name for output in original.outputs}:
+        raise UsageError(
+            f"the outputs are {', '.join(o.name for o in original.outputs)} before and"
+            f" {', '.join(named)} after",
+            remedy="compare a network with its rewritten form",
+        )
+    if {value.name for value in original.inputs} != {value.name for value in rewritten.inputs}:
+        raise UsageError(
+            f"the inputs are {', '.join(v.name for v in original.inputs)} before and"
+            f" {', '.join(v.name for v in rewritten.inputs)} after",
+            remedy="compare a network with its rewritten form",
+        )
+    return {output.value: named[output.name] for output in original.outputs}
 
 
-def _unpack(
-    net: Graph, item: Batch | Mapping[str, Array] | Array
-) -> tuple[dict[str, Array], Array | None]:
-    wanted: Array | None = None
+def _unpack(net: Graph, item: object, place: str) -> tuple[dict[str, Array], Array | None]:
+    wanted: object = None
     if isinstance(item, tuple):
+        if len(item) != 2:
+            raise DataError(
+                f"it is a tuple of {len(item)}",
+                place=place,
+                remedy="give inputs, or a pair of inputs and labels or targets",
+            )
         item, wanted = item
-    if not isinstance(item, Mapping):
-        item = {net.inputs[0].name: item}
-    return {name: np.asarray(array) for name, array in item.items()}, wanted
+    return check_batch(net, item, place), None if wanted is None else np.asarray(wanted)
 
 
-def _side_by_side(
-    original: Graph, rewritten: Graph, values: dict[str, list[Array]]
-) -> Iterable[tuple[str, list[Array]]]:
-    """Runs both networks in step and yields every value they share, as ``[before, after]``.
+def _constants(net: Graph) -> dict[str, Array]:
+    """Outputs that no image has any influence on."""
+    return {
+        output.value: np.asarray(net.constants[output.value].data)
+        for output in net.outputs
+        if output.value in net.constants
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stand:
+    """What stands for a node of the original; ``same`` if that is the node itself."""
+
+    nodes: tuple[Node, ...]
+    same: bool
+
+
+def _in_step(original: Graph, rewritten: Graph) -> Mapping[str, _Stand] | None:
+    """What stands for every node of the original; ``None`` if the two are built differently."""
+    found: dict[str, list[Node]] = {node.name: [] for node in original.nodes}
+    for node in rewritten.nodes:
+        replaces = node.provenance.replaces
+        name = replaces if replaces in found else node.name
+        if name not in found:
+            return None
+        found[name].append(node)
+    if any(not nodes or nodes[-1].name != name for name, nodes in found.items()):
+        return None
+    if any(o.value != r.value for o, r in zip(original.outputs, rewritten.outputs, strict=True)):
+        return None
+    return {
+        node.name: _Stand(
+            nodes=tuple(found[node.name]),
+            same=found[node.name] == [node] and _same_constants(original, rewritten, node),
+        )
+        for node in original.nodes
+    }
+
+
+def _same_constants(original: Graph, rewritten: Graph, node: Node) -> bool:
+    for name in (*node.parameters, *node.inputs):
+        if name in original.constants:
+            one, two = (graph.constants[name].data for graph in (original, rewritten))
+            if one is not two and (one is None or two is None or not np.array_equal(one, two)):
+                return False
+    return True
+
+
+def _together(
+    original: Graph, rewritten: Graph, stands: Mapping[str, _Stand], inputs: Mapping[str, Array]
+) -> Iterator[tuple[str, _Values]]:
+    """Runs both networks in step and yields every value they share, before and after.
 
     What does not differ is computed once; what is not needed any more is forgotten.
     """
-    extra: dict[str, list[Node]] = {}
-    for node in rewritten.nodes:
-        replaces = node.provenance.replaces
-        extra.setdefault(replaces if replaces in original.by_name else node.name, []).append(node)
+    left, right = dict(inputs), dict(inputs)
     pending = Counter(used for node in original.nodes for used in node.inputs)
-    pending.update(output.value for output in original.outputs)
     for node in original.nodes:
-        if node.name not in extra:
-            raise UsageError(
-                "the rewritten network has nothing that stands for it", place=node.name
-            )
-        left = {name: pair[0] for name, pair in values.items()}
-        made = dict(zip(node.outputs, apply(node.op, *node_arguments(original, node, left)),
-                        strict=True))  # fmt: skip
-        same = extra[node.name] == [node] and all(
-            values[u][0] is values[u][1] for u in node.inputs if u in values
-        )
-        right = {name: pair[1] for name, pair in values.items()}
-        if not same:
-            for other in extra[node.name]:
-                results = apply(other.op, *node_arguments(rewritten, other, right))
-                right.update(zip(other.outputs, results, strict=True))
-        for name, array in made.items():
-            values[name] = [array, array if same else right[name]]
-            yield name, values[name]
+        stand = stands[node.name]
+        made = _run(original, node, left)
+        same = stand.same and all(left.get(u) is right.get(u) for u in node.inputs)
+        if same:
+            right.update(made)
+        else:
+            for other in stand.nodes:
+                right.update(_run(rewritten, other, right))
+            for other in stand.nodes[:-1]:
+                del right[other.name]
+        left.update(made)
+        for name in made:
+            yield name, (left[name], right[name])
         for used in node.inputs:
             pending[used] -= 1
             if not pending[used]:
-                values.pop(used, None)
+                left.pop(used, None)
+                right.pop(used, None)
+
+
+def _run(net: Graph, node: Node, values: Mapping[str, Array]) -> dict[str, Array]:
+    try:
+        results = apply(node.op, *node_arguments(net, node, values))
+    except ConvsmithError as error:
+        raise error.at(node.name) from None
+    return dict(zip(node.outputs, results, strict=True))
+
+
+def _apart(
+    original: Graph, rewritten: Graph, ends: Mapping[str, str], inputs: Mapping[str, Array]
+) -> Iterator[tuple[str, _Values]]:
+    """Runs one network after the other and yields their outputs, before and after."""
+    kept: list[dict[str, Array]] = []
+    for graph, wanted in ((original, set(ends)), (rewritten, set(ends.values()))):
+        kept.append({})
+        for _, made in steps(graph, inputs):
+            kept[-1].update((name, array) for name, array in made.items() if name in wanted)
+    for before, after in ends.items():
+        if before in kept[0] and after in kept[1]:
+            yield before, (kept[0][before], kept[1][after])
 
 
 class _Difference:
@@ -255,6 +376,11 @@ class _Difference:
         self.same = self.rows = 0
 
     def add(self, before: Array, after: Array) -> None:
+        if before.shape != after.shape:
+            raise DataError(
+                f"a value has shape {before.shape} before and {after.shape} after",
+                remedy="compare a network with its rewritten form",
+            )
         before = before.astype(np.float64)
         apart = after - before
         self.error += float(np.square(apart).sum())
@@ -268,10 +394,12 @@ class _Difference:
 
     @property
     def relative(self) -> float:
-        variance = self.square - self.total**2 / max(self.count, 1)
         if self.error == 0:
             return 0.0
-        return float(np.sqrt(self.error / max(variance, 1e-30)))
+        unit = self.square - self.total**2 / self.count
+        if unit <= 1e-12 * self.square:  # it never changes: its size is all there is
+            unit = self.square or float(self.count)
+        return float(np.sqrt(self.error / unit))
 
     @property
     def agreement(self) -> float | None:
@@ -287,23 +415,49 @@ class _Scores:
         self.after: list[float] = []
         self.reference: list[float] = []
 
-    def add(self, inputs: Array, pair: list[Array], wanted: Array | None) -> None:
-        if wanted is None:
-            raise DataError(
-                f"the metric {self.metric!r} needs labels or targets",
-                remedy="give a folder with one sub-folder per class, or with input/ and target/",
-            )
+    def add(self, inputs: Array, pair: _Values, wanted: Array, place: str) -> None:
         if self.metric == "accuracy":
-            for scores, kept in zip(pair, (self.before, self.after), strict=True):
-                kept += (100.0 * (scores.argmax(axis=1) == wanted)).tolist()
-            return
-        for images, kept in (
-            (pair[0], self.before),
-            (pair[1], self.after),
-            (inputs, self.reference),
-        ):
-            if images.shape == wanted.shape:
-                kept += [_psnr(one, two) for one, two in zip(images, wanted, strict=True)]
+            self._add_labels(pair, wanted, place)
+        else:
+            self._add_targets(inputs, pair, wanted, place)
+
+    def _add_labels(self, pair: _Values, labels: Array, place: str) -> None:
+        one, two = (scores.reshape(len(scores), -1) for scores in pair)
+        count, classes = one.shape
+        if pair[0].size != pair[0].shape[0] * pair[0].shape[1] or classes < 2:
+            raise DataError(
+                f"the output has shape {pair[0].shape}, which is no score per class",
+                place=place,
+                remedy="ask for the metric 'psnr', or for none",
+            )
+        if labels.shape != (count,) or labels.dtype.kind not in "iu":
+            raise DataError(
+                f"the labels are {labels.dtype.name} of shape {labels.shape}, not whole numbers"
+                f" of shape {(count,)}",
+                place=place,
+                remedy="give one class per image",
+            )
+        if labels.min() < 0 or labels.max() >= classes:
+            wrong = labels[(labels < 0) | (labels >= classes)][0]
+            raise DataError(
+                f"label {wrong} is not one of the {classes} classes",
+                place=place,
+                remedy="count classes from 0",
+            )
+        self.before += (100.0 * (one.argmax(axis=1) == labels)).tolist()
+        self.after += (100.0 * (two.argmax(axis=1) == labels)).tolist()
+
+    def _add_targets(self, inputs: Array, pair: _Values, targets: Array, place: str) -> None:
+        if targets.shape != pair[0].shape:
+            raise DataError(
+                f"the targets have shape {targets.shape}, the output {pair[0].shape}",
+                place=place,
+                remedy="give one target of the size of the output per image",
+            )
+        self.before += map(_psnr, pair[0], targets)
+        self.after += map(_psnr, pair[1], targets)
+        if inputs.shape == targets.shape:
+            self.reference += map(_psnr, inputs, targets)
 
     def result(self) -> Metric | None:
         if self.metric is None:

@@ -112,7 +112,8 @@ def compare(
         inputs: One array per input; all networks take the same.
         repeats: The most rounds; each network runs once a round.
         threads: How many threads each network may use; all cores by default.
-        seconds: No round starts after this time, except the first ``LEAST_ROUNDS`` (or ``repeats``).
+        seconds: No round starts after this time, except the first ``LEAST_ROUNDS`` (or
+            ``repeats``).
 
     Raises:
         MissingDependencyError: If ONNX Runtime is not installed.

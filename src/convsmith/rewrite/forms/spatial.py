@@ -6,8 +6,8 @@ With ``W`` of shape ``(C_out, C_in, k_h, k_w)`` and rank ``R``, vertical first::
 
 The first convolution carries all channels through ``k_h x 1`` windows to ``R`` channels, the
 second through ``1 x k_w`` windows to ``C_out``. Stride, dilation and padding are split by axis,
-so borders are exact: the vertical convolution has no bias, and a padded column of zeros stays
-a column of zeros.
+so borders are exact: the first convolution has no bias, and a padded column of zeros stays a
+column of zeros. The same holds for SAME padding, whose amount is a matter of each axis alone.
 
 Multiplications per output position: ``R k_h C_in s_w + R k_w C_out``.
 
@@ -18,6 +18,7 @@ at the responses). The fit is alternating least squares in the norm of the input
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -38,9 +39,12 @@ __all__ = [
     "convolutions",
     "dense",
     "fit",
+    "full_rank",
     "macs",
     "own_outputs",
+    "params",
     "refusal",
+    "ridged",
     "start",
     "steps",
 ]
@@ -59,12 +63,11 @@ class Problem:
     """What a fit needs to know of one layer; always laid out vertical-first.
 
     Attributes:
-        covariance: ``S`` in blocks ``(k_w, k_w, C_in k_h, C_in k_h)``.
+        covariance: ``S`` as ``(k_w, C_in k_h, k_w, C_in k_h)``.
         target: ``W S`` (or the covariance of the wanted outputs with the inputs) in blocks
             ``(k_w, C_out, C_in k_h)``.
         weight: The unconstrained optimum, ``(k_w, C_out, C_in k_h)``.
         energy: The variance of the wanted outputs, summed over channels.
-        explained: How much of it the unconstrained optimum explains.
         order: Which of the two orders this layout stands for.
     """
 
@@ -72,7 +75,6 @@ class Problem:
     target: Array
     weight: Array
     energy: float
-    explained: float
     order: Order
 
     @classmethod
@@ -94,18 +96,23 @@ class Problem:
         if order == "horizontal-first":
             cov, tar = cov.transpose(0, 2, 1, 3, 5, 4), tar.swapaxes(2, 3)
             weight, kh, kw = weight.swapaxes(2, 3), kw, kh
-        flat = weight.transpose(3, 0, 1, 2).reshape(kw, outs, ins * kh)
-        blocks = tar.transpose(3, 0, 1, 2).reshape(kw, outs, ins * kh)
+        rows = ins * kh
         return cls(
             covariance=np.ascontiguousarray(
-                cov.transpose(2, 5, 0, 1, 3, 4).reshape(kw, kw, ins * kh, ins * kh)
+                cov.transpose(2, 0, 1, 5, 3, 4).reshape(kw, rows, kw, rows)
             ),
-            target=np.ascontiguousarray(blocks),
-            weight=np.ascontiguousarray(flat),
+            target=np.ascontiguousarray(tar.transpose(3, 0, 1, 2).reshape(kw, outs, rows)),
+            weight=np.ascontiguousarray(weight.transpose(3, 0, 1, 2).reshape(kw, outs, rows)),
             energy=energy,
-            explained=float(np.sum(flat * blocks)),
             order=order,
         )
+
+    def through(self, first: Array) -> Array:
+        """First factors ``(R, C_in k_h)`` times ``S``: ``(k_w, R, k_w, C_in k_h)``."""
+        width, rows = self.covariance.shape[:2]
+        product = np.matmul(first, self.covariance.reshape(width, rows, width * rows))
+        result: Array = product.reshape(width, len(first), width, rows)
+        return result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +127,13 @@ class Factors:
 
 
 def refusal(op: Conv) -> str:
-    """Says why this form does not apply to a convolution; empty when it does."""
+    """Says why this form does not apply to a convolution; empty when it does.
+
+    >>> thin = Conv(channels=8, kernel=(1, 5), stride=(1, 1), padding=((0, 0),) * 2,
+    ...             dilation=(1, 1))
+    >>> refusal(thin)
+    'its kernel 1x5 is thin already'
+    """
     if op.transposed:
         return "it is transposed"
     if len(op.kernel) != 2:
@@ -160,9 +173,29 @@ def macs(op: Conv, rank: int, order: Order, x: Shape) -> int:
     for step in convolutions(op, rank, order):
         y = infer_shapes(step, x)[0]
         assert y is not None
-        total += int(np.prod(y, dtype=object)) * x[1] * step.kernel[0] * step.kernel[1]
+        total += math.prod(y) * x[1] * math.prod(step.kernel)
         x = y
     return total
+
+
+def params(op: Conv, rank: int, order: Order, channels: int) -> int:
+    """Weights and biases of the pair for ``channels`` input channels.
+
+    >>> conv = Conv(channels=8, kernel=(3, 3), stride=(1, 1), padding=((0, 0),) * 2,
+    ...             dilation=(1, 1))
+    >>> params(conv, 2, "vertical-first", 4)
+    80
+    """
+    first, second = convolutions(op, rank, order)
+    return rank * (channels * math.prod(first.kernel) + op.channels * math.prod(second.kernel)) + (
+        op.channels
+    )
+
+
+def full_rank(op: Conv, order: Order, channels: int) -> int:
+    """The rank at which the pair is as good as the layer: ``min(C_in k_h, C_out k_w)``."""
+    first, second = convolutions(op, 1, order)
+    return min(channels * math.prod(first.kernel), op.channels * math.prod(second.kernel))
 
 
 def own_outputs(weight: Array, covariance: Array, order: Order) -> Problem:
@@ -221,8 +254,8 @@ def start(problem: Problem) -> Array:
     covariance that splits into a product over the two sides; then one SVD serves all ranks.
     """
     width, outs, rows = problem.weight.shape
-    left = np.einsum("aaij->ij", problem.covariance) / width
-    right = np.einsum("abii->ab", problem.covariance) / rows
+    left = np.einsum("aiaj->ij", problem.covariance) / width
+    right = np.einsum("aibi->ab", problem.covariance) / rows
     root, inverse = _root(left)
     side, _ = _root(right)
     flat = np.einsum("ab,boi->iao", side, problem.weight).reshape(rows, width * outs)
@@ -235,8 +268,7 @@ def _solve_second(problem: Problem, first: Array) -> tuple[Array, float]:
     width, outs, _ = problem.target.shape
     rank = len(first)
     # gram[(a r), (b s)] = first[r] . S[a, b] . first[s]
-    half = np.tensordot(problem.covariance, first, axes=(3, 1))  # a b i s
-    gram = np.tensordot(first, half, axes=(1, 2)).transpose(1, 0, 2, 3).reshape(width * rank, -1)
+    gram = np.tensordot(problem.through(first), first, axes=(3, 1)).reshape(width * rank, -1)
     gram = ridged((gram + gram.T) / 2, 1e-9)
     side = np.matmul(problem.target, first.T)  # a o r
     side = side.transpose(0, 2, 1).reshape(width * rank, outs)
@@ -246,28 +278,33 @@ def _solve_second(problem: Problem, first: Array) -> tuple[Array, float]:
     return np.ascontiguousarray(second), max(error, 0.0)
 
 
-def _solve_first(problem: Problem, first: Array, second: Array, iterations: int) -> Array:
+def _inverse(matrix: Array, ridge: float) -> Array:
+    """The inverse of a Gram matrix, good enough to precondition with."""
+    factor = linalg.cho_factor(ridged(matrix, ridge))
+    result: Array = linalg.cho_solve(factor, np.eye(len(matrix)))
+    return result
+
+
+def _solve_first(
+    problem: Problem, first: Array, second: Array, inverse: Array, iterations: int
+) -> Array:
     """Improves the first factor for a second one, by preconditioned conjugate gradients.
 
-    Solves ``sum_ab H_a^T H_b V S_ba = sum_a H_a^T T_a`` for ``V``.
+    Solves ``sum_ab H_a^T H_b V S_ba = sum_a H_a^T T_a`` for ``V``. The preconditioner is a product
+    over the two sides: the inverses of ``sum_a H_a^T H_a`` and of the mean of ``S_aa``, which is
+    ``inverse``.
     """
-    width, _, rows = problem.target.shape
     mixing = np.einsum("aor,bos->abrs", second, second, optimize=True)
-    # One product for all blocks: V times [S_b0 S_b1 ...], then mixed over (b, s).
-    stacked = problem.covariance.transpose(0, 2, 1, 3).reshape(width, rows, width * rows)
-    rank = len(first)
 
     def apply(value: Array) -> Array:
-        through = np.matmul(value, stacked).reshape(width, rank, width, rows)  # b s a i
-        result: Array = np.tensordot(mixing, through, axes=((1, 3, 0), (0, 1, 2)))
+        result: Array = np.tensordot(mixing, problem.through(value), axes=((1, 3, 0), (0, 1, 2)))
         return result
 
     side = np.einsum("aor,aoi->ri", second, problem.target, optimize=True)
-    left = linalg.cho_factor(ridged(np.einsum("aars->rs", mixing)))
-    right = linalg.cho_factor(ridged(np.einsum("aaij->ij", problem.covariance) / width, 1e-4))
+    left = _inverse(np.einsum("aars->rs", mixing), RIDGE)
 
     def precondition(value: Array) -> Array:
-        result: Array = linalg.cho_solve(right, linalg.cho_solve(left, value).T).T
+        result: Array = left @ value @ inverse
         return result
 
     residual = side - apply(first)
@@ -305,9 +342,10 @@ def fit(problem: Problem, first: Array, *, rounds: int, iterations: int = 6) -> 
     """
     first = _orthonormal(first)
     second, error = _solve_second(problem, first)
+    width = len(problem.target)
+    inverse = _inverse(np.einsum("aiaj->ij", problem.covariance) / width, 1e-4)
     for _ in range(rounds):
-        tried = _solve_first(problem, first, second, iterations)
-        tried = _orthonormal(tried)
+        tried = _orthonormal(_solve_first(problem, first, second, inverse, iterations))
         better, lower = _solve_second(problem, tried)
         if lower >= error:
             break

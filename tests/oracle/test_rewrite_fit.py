@@ -1,0 +1,228 @@
+"""Fitting the spatial form: against brute force, plain SVD and a slow optimizer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy.optimize import minimize
+from tests.random_weights import random_network, with_data
+
+from convsmith.graph.evaluate import evaluate
+from convsmith.graph.operators import Conv
+from convsmith.rewrite import calibrate
+from convsmith.rewrite.applying import replace_layers
+from convsmith.rewrite.choosing import Candidate, dense_macs, output_scale, tabulate
+from convsmith.rewrite.forms import spatial
+from convsmith.rewrite.rebuilding import correct_means
+from convsmith.rewrite.statistics import candidates
+
+Array = npt.NDArray[Any]
+
+
+def layer(
+    seed: int, outs: int = 6, ins: int = 4, kernel: tuple[int, int] = (3, 3)
+) -> tuple[Array, Array]:
+    """A weight, and a covariance of inputs in which neighbours and channels correlate."""
+    random = np.random.default_rng(seed)
+    weight = random.normal(size=(outs, ins, *kernel)) + random.normal(size=(outs, ins, 1, 1))
+    size = weight[0].size
+    mixing = random.normal(size=(size, size)) * random.uniform(0.1, 2, size=size)
+    return weight, mixing @ mixing.T / size
+
+
+def distance(weight: Array, other: Array, covariance: Array) -> float:
+    """``tr[(W - W') S (W - W')^T]``, by the definition."""
+    apart = (weight - other).reshape(len(weight), -1)
+    return float(np.trace(apart @ covariance @ apart.T))
+
+
+def fitted(
+    weight: Array, covariance: Array, order: spatial.Order, rank: int, rounds: int
+) -> spatial.Factors:
+    problem = spatial.own_outputs(weight, covariance, order)
+    return spatial.fit(problem, spatial.start(problem)[:rank], rounds=rounds)
+
+
+def truncated_svd(weight: Array, rank: int, order: spatial.Order) -> Array:
+    """The best pair by the weights alone (Jaderberg et al. 2014, scheme 2)."""
+    if order == "horizontal-first":
+        return truncated_svd(weight.swapaxes(2, 3), rank, "vertical-first").swapaxes(2, 3)
+    outs, ins, high, wide = weight.shape
+    flat = weight.transpose(1, 2, 0, 3).reshape(ins * high, outs * wide)
+    u, s, v = np.linalg.svd(flat, full_matrices=False)
+    cut: Array = (u[:, :rank] * s[:rank]) @ v[:rank]
+    return cut.reshape(ins, high, outs, wide).transpose(2, 0, 1, 3)
+
+
+@pytest.mark.parametrize("order", spatial.ORDERS)
+@pytest.mark.parametrize("kernel", [(3, 3), (2, 5)])
+@pytest.mark.parametrize("rank", [1, 3, 6])
+def test_the_reported_error_is_that_of_the_pair(
+    order: spatial.Order, kernel: tuple[int, int], rank: int
+) -> None:
+    weight, covariance = layer(1, kernel=kernel)
+    factors = fitted(weight, covariance, order, rank, rounds=3)
+    assert factors.first.shape[0] == rank
+    wanted = distance(weight, spatial.dense(factors, kernel), covariance)
+    assert factors.error == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("order", spatial.ORDERS)
+@pytest.mark.parametrize("seed", range(4))
+def test_rounds_never_make_it_worse_and_weights_alone_are_no_better(
+    order: spatial.Order, seed: int
+) -> None:
+    weight, covariance = layer(seed)
+    errors = [fitted(weight, covariance, order, 3, rounds).error for rounds in (0, 1, 2, 20)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.99 * errors[0]
+    assert errors[1] <= distance(weight, truncated_svd(weight, 3, order), covariance)
+
+
+@pytest.mark.parametrize("order", spatial.ORDERS)
+def test_with_plain_statistics_the_fit_is_the_truncated_svd(order: spatial.Order) -> None:
+    weight, _ = layer(5)
+    for rank in (1, 2, 5):
+        factors = fitted(weight, np.eye(weight[0].size), order, rank, rounds=2)
+        np.testing.assert_allclose(
+            spatial.dense(factors, (3, 3)), truncated_svd(weight, rank, order), atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("order", spatial.ORDERS)
+def test_both_factors_are_optimal_for_each_other(order: spatial.Order) -> None:
+    """No small step in either factor helps: the normal equations hold."""
+    weight, covariance = layer(2)
+    problem = spatial.own_outputs(weight, covariance, order)
+    factors = spatial.fit(problem, spatial.start(problem)[:3], rounds=2000, iterations=200)
+    random = np.random.default_rng(0)
+
+    def error(first: Array, second: Array) -> float:
+        moved = replace(factors, first=first, second=second)
+        return distance(weight, spatial.dense(moved, (3, 3)), covariance)
+
+    least = error(factors.first, factors.second)
+    for size in (1e-2, 1e-1):
+        for _ in range(20):
+            by_first = size * random.normal(size=factors.first.shape)
+            by_second = size * random.normal(size=factors.second.shape)
+            assert error(factors.first, factors.second + by_second) > least
+            assert error(factors.first + by_first, factors.second) > least
+    for scale in (1 - 1e-3, 1 + 1e-3):
+        assert error(factors.first, factors.second * scale) > least
+
+
+@pytest.mark.parametrize("order", spatial.ORDERS)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_long_run_of_an_optimizer_finds_little_more(order: spatial.Order, seed: int) -> None:
+    weight, covariance = layer(seed, outs=3, ins=2)
+    factors = fitted(weight, covariance, order, 2, rounds=100)
+    split = factors.first.size
+
+    def error(x: Array) -> tuple[float, Array]:
+        first, second = (
+            x[:split].reshape(factors.first.shape),
+            x[split:].reshape(factors.second.shape),
+        )
+        made = spatial.dense(replace(factors, first=first, second=second), (3, 3))
+        apart = (made - weight).reshape(len(weight), -1)
+        slope = (2 * apart @ covariance).reshape(weight.shape)
+        if order == "horizontal-first":
+            slope = slope.swapaxes(2, 3)
+        rows = first.reshape(len(first), -1, 3)
+        gradient = np.concatenate(
+            [
+                np.einsum("oihw,wor->rih", slope, second).ravel(),
+                np.einsum("oihw,rih->wor", slope, rows).ravel(),
+            ]
+        )
+        return float(np.sum(apart @ covariance * apart)), gradient
+
+    random = np.random.default_rng(seed)
+    size = factors.first.size + factors.second.size
+    best = min(
+        minimize(error, random.normal(size=size), jac=True, method="L-BFGS-B",
+                 options={"maxiter": 3000, "maxfun": 6000}).fun
+        for _ in range(6)
+    )  # fmt: skip
+    assert best > 0
+    assert factors.error <= 1.1 * best
+
+
+def test_the_error_of_a_candidate_is_measured_by_running_it() -> None:
+    """On the calibration data itself: mean squared error of the outputs over their variance."""
+    net = random_network("3@12 > conv 8 3 p1 > relu > conv 8 5 p2", dtype="float64")
+    x = np.random.default_rng(3).normal(1, 1, size=(4, 3, 12, 12))
+    calibration = calibrate(net, [x])
+    for found in tabulate(net, calibration.moments, candidates(net)):
+        node = net.by_name[found.name]
+        wanted = evaluate(net, {"x": x})[node.name]
+        assert found.candidates[0].macs == dense_macs(net, node)
+        assert len(found.candidates) > 1
+        for candidate in found.candidates[1:]:
+            chain = correct_means(net, node, candidate, calibration.moments[node.name]).chain
+            made = evaluate(replace_layers(net, {node.name: chain}), {"x": x})[node.name]
+            variance = wanted.var(axis=(0, 2, 3)).sum()
+            error = np.square(made - wanted).mean(axis=(0, 2, 3)).sum() / variance
+            assert candidate.error == pytest.approx(error, rel=2e-3, abs=1e-6)
+            np.testing.assert_allclose(
+                made.mean(axis=(0, 2, 3)), wanted.mean(axis=(0, 2, 3)), atol=1e-9
+            )
+
+
+def test_ranks_are_aligned_cheaper_than_the_layer_and_better_the_larger() -> None:
+    net = random_network("16@8 > conv 32 3 p1")
+    calibration = calibrate(net, [np.random.default_rng(0).normal(size=(4, 16, 8, 8))])
+    (found,) = tabulate(net, calibration.moments, candidates(net))
+    ranks = [candidate.rank for candidate in found.candidates]
+    assert ranks == [0, *range(4, 32, 4)]
+    assert all(candidate.macs < found.candidates[0].macs for candidate in found.candidates[1:])
+    errors = [candidate.error for candidate in found.candidates[1:]]
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_errors_count_as_they_are_behind_a_batch_norm() -> None:
+    net = random_network("2@8 > conv 4 3 > bn", dtype="float64")
+    gain, variance = np.array([2.0, 0, -1, 1e-9]), np.array([4.0, 1, 1, 1])
+    net = with_data(net, bn1__weight=gain, bn1__variance=variance)
+    scale = output_scale(net, net.by_name["conv1"])
+    np.testing.assert_allclose(scale, [1, 1e-3, 1, 1e-3], rtol=1e-4)
+    none = with_data(net, bn1__weight=np.zeros(4))
+    assert output_scale(none, net.by_name["conv1"]).tolist() == [1, 1, 1, 1]
+
+
+# What could break the numerics -------------------------------------------------------------
+
+HARD = {
+    "all-zero filters": lambda weight, covariance: (weight * 0, covariance),
+    "one filter alone": lambda weight, covariance: (weight * [[[[1]]], *[[[[0]]]] * 5], covariance),
+    "inputs that never change": lambda weight, covariance: (weight, covariance * 0),
+    "three images": lambda weight, covariance: (weight, covariance[:, :3] @ covariance[:3]),
+    "huge inputs": lambda weight, covariance: (weight, covariance * 1e12),
+    "tiny weights": lambda weight, covariance: (weight * 1e-18, covariance),
+}
+
+
+@pytest.mark.parametrize("order", spatial.ORDERS)
+@pytest.mark.parametrize("kind", HARD)
+def test_hard_cases_are_fitted_quietly(kind: str, order: spatial.Order) -> None:
+    weight, covariance = HARD[kind](*layer(7))
+    factors = fitted(weight, covariance, order, 4, rounds=10)
+    assert np.isfinite(factors.first).all()
+    assert np.isfinite(factors.second).all()
+    op = Conv(channels=6, kernel=(3, 3), stride=(1, 1), padding=((0, 0),) * 2, dilation=(1, 1))
+    for step in spatial.steps(op, factors, np.zeros(6), np.float32):
+        assert np.isfinite(step.weight).all()
+    energy = distance(weight, weight * 0, covariance)
+    assert distance(weight, spatial.dense(factors, (3, 3)), covariance) <= energy * 0.5 + 1e-25
+
+
+def test_candidates_carry_the_form_by_name() -> None:
+    net = random_network("2@8 > conv 4 3")
+    (found,) = tabulate(net, {}, candidates(net))
+    assert {candidate.form for candidate in found.candidates} == {"keep", spatial.NAME}
+    assert isinstance(found.candidates[0], Candidate)
