@@ -37,6 +37,9 @@ Array = npt.NDArray[Any]
 FEW_IMAGES_POSITIONS = 24576
 """Output positions per layer to see in all, when there are few images."""
 
+DISAGREEMENT = 1e-3
+"""How far the written file's output may lie from the verified one, relative to the largest."""
+
 PICTURES = 3
 """How many test images a report shows."""
 
@@ -224,7 +227,7 @@ def optimize(
             place=str(files.model),
             remedy="choose another name",
         )
-    tests = None if test is None else read_data(_path(test), shape=shape, mean=mean, std=std)
+    tests = None if test is None else read_data(str(test), shape=shape, mean=mean, std=std)
     notes = [] if tests is not None else ["Verified on the calibration images: give --test."]
 
     calibration = calibrate(
@@ -242,6 +245,11 @@ def optimize(
     shown = next(iter(tests if tests is not None else images)).images[:1]
     timings, speedup, proof = _run(net, rewriting.net, files.model, shown, notes, progress)
     after = analyze(rewriting.net)
+    if proof is not None and proof.rewritten > DISAGREEMENT:
+        notes.append(
+            f"The written file disagrees with what was verified by {proof.rewritten:.1e} of the"
+            " largest output: do not use it before you know why."
+        )
     if speedup is not None and speedup <= 1:
         notes.append("The rewritten network is not faster here: this is no improvement in speed.")
     return Optimization(
@@ -297,12 +305,12 @@ def _open(
     """
 
     def read(shape: tuple[int | None, ...]) -> Dataset:
-        return read_data(_path(data), shape=shape, mean=mean, std=std, limit=limit)
+        return read_data(str(data), shape=shape, mean=mean, std=std, limit=limit)
 
     try:
         net = load(source, size)
     except DynamicSizeError as error:
-        (sizes,) = list(error.shapes.values())[:1]
+        sizes = next(iter(error.shapes.values()))
         if size is not None or len(sizes) < 3 or sizes[1] is None:
             raise
         images = read(sizes[1:])
@@ -316,10 +324,6 @@ def _open(
         )
     shape = net.inputs[0].shape[1:]
     return net, read(shape), shape
-
-
-def _path(where: str | PathLike[str]) -> str:
-    return str(where)
 
 
 def _verify(

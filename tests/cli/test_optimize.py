@@ -22,6 +22,7 @@ from PIL import Image
 import convsmith.optimization
 from convsmith.cli.optimize import EXAMPLES
 from convsmith.cli.running import run
+from convsmith.runtime import timing
 from convsmith.runtime.timing import Timing
 
 SIDE = 24
@@ -232,6 +233,22 @@ def test_a_network_that_is_not_faster_is_called_that(
     assert code == 0
     assert "fewer multiply-accumulates, 2.00x slower" in out
     assert "note: The rewritten network is not faster here" in out
+
+
+def test_a_file_that_computes_something_else_is_called_that(
+    here: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = timing.outputs
+
+    def wrong(model: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: array + 1 for name, array in true(model, inputs).items()}
+
+    code, out, _ = command(*ALL)
+    assert "disagrees" not in out
+    monkeypatch.setattr("convsmith.runtime.timing.outputs", wrong)
+    code, out, _ = command(*ALL, "--force")
+    assert code == 0
+    assert "note: The written file disagrees with what was verified" in out
 
 
 def program(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:

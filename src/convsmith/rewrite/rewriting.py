@@ -156,7 +156,7 @@ def rewrite(
                 try:
                     chosen = choose(layers, currency, budget, total - dense)
                 except BudgetError as error:
-                    raise error.at(net.source) if net.source else error from None
+                    raise error.at(net.source) from None
         else:
             chosen = _planned(net, plan, nodes, moments)
             asked = plan.budget
