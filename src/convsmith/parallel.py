@@ -13,29 +13,89 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["one_blas_thread", "spread", "threads"]
+from convsmith.errors import UsageError
+
+__all__ = ["cores_granted", "one_blas_thread", "set_threads", "spread", "threads"]
 
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 
 
+_chosen: int | None = None
+
+
 def threads() -> int:
-    """How many threads to use: ``CONVSMITH_THREADS``, or the cores that this process may run on.
+    """Returns how many threads to use.
+
+    In this order: what :func:`set_threads` was given, the environment variable
+    ``CONVSMITH_THREADS``, the cores that this process is granted.
 
     >>> threads() >= 1
     True
     """
+    if _chosen is not None:
+        return _chosen
     wanted = os.environ.get("CONVSMITH_THREADS", "")
     if wanted.isascii() and wanted.isdigit() and int(wanted) > 0:
         return int(wanted)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return cores_granted()
+
+
+def set_threads(count: int | None) -> None:
+    """Bounds the threads that everything in convsmith uses from now on.
+
+    Args:
+        count: How many; ``None`` for the default again.
+
+    Raises:
+        UsageError: If it is no positive number.
+
+    >>> set_threads(1)
+    >>> threads()
+    1
+    >>> set_threads(None)
+    """
+    global _chosen
+    if count is not None and count < 1:
+        raise UsageError(
+            f"{count!r} is no number of threads", remedy="give 1 or more, or None for the default"
+        )
+    _chosen = count
+
+
+def cores_granted() -> int:
+    """Returns how many cores this process may use: its affinity, within its group's quota."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        cores = os.cpu_count() or 1
+    for quota in (_quota_version_2(), _quota_version_1()):
+        if quota:
+            cores = min(cores, max(1, round(quota)))
+    return cores
+
+
+def _quota_version_2() -> float | None:
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _quota_version_1() -> float | None:
+    folder = Path("/sys/fs/cgroup/cpu")
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        return quota / int((folder / "cpu.cfs_period_us").read_text()) if quota > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
 
 
 @cache

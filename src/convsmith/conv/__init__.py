@@ -1,0 +1,1 @@
+"""Convolution: one problem, many algorithms, the fastest one for this shape on this machine."""

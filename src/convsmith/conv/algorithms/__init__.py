@@ -1,0 +1,11 @@
+"""The algorithms, by name."""
+
+from __future__ import annotations
+
+from convsmith.conv.algorithm import Algorithm
+from convsmith.conv.algorithms.direct import Direct
+from convsmith.conv.algorithms.winograd import Winograd
+
+__all__ = ["ALGORITHMS"]
+
+ALGORITHMS: dict[str, Algorithm] = {method.name: method for method in (Direct(), Winograd())}

@@ -1,0 +1,237 @@
+"""The choice between algorithms: measured once per shape and machine, remembered on disk.
+
+Candidates are ordered by a prediction and measured in that order, the unlikely ones not at all.
+What was measured is kept with everything that it depends on in its name (the spec, the processor,
+the vector width, the number of threads, the sources of the kernels), so it is never wrong, only
+missing. FFTW's users call this wisdom. Without it the prediction chooses.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from convsmith.conv.plan import ConvPlan, Prepared, aligned, candidates, plan_with
+from convsmith.conv.spec import ConvSpec
+from convsmith.errors import UsageError
+from convsmith.kernel.machine import sources_digest
+from convsmith.kernel.store import Store, cache_folder, digest
+from convsmith.kernel.target import Target, host
+from convsmith.parallel import threads
+
+__all__ = ["DEFAULT_TOLERANCE", "Measurement", "choice_store", "plan", "predicted_effort", "tune"]
+
+DEFAULT_TOLERANCE: Final = 20.0
+EXACT: Final = ("direct", "im2col")
+"""Algorithms that sum the products of the definition, nothing else."""
+
+_SCHEMA: Final = "convsmith.choice/1"
+_SECONDS: Final = 0.03  # spent on measuring one candidate, once it is compiled
+_ROUNDS: Final = 3
+_UNLIKELY: Final = 2.5  # times the best candidate's predicted effort
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What one candidate took.
+
+    Attributes:
+        algorithm: Its name.
+        tiling: Its tiling, as text.
+        milliseconds: The fastest of some runs, for the spec's batch, weights prepared before.
+    """
+
+    algorithm: str
+    tiling: str
+    milliseconds: float
+
+
+def choice_store() -> Store:
+    """Returns the store of measured choices."""
+    return Store(folder=cache_folder() / "choices", suffix=".json", limit=16 << 20)
+
+
+def plan(
+    spec: ConvSpec,
+    *,
+    algorithm: str = "auto",
+    tolerance: float = DEFAULT_TOLERANCE,
+    tune: bool = False,
+    target: Target | None = None,
+) -> ConvPlan:
+    """Returns how a convolution is best computed.
+
+    Args:
+        spec: The problem.
+        algorithm: ``auto``; ``exact`` for algorithms that sum just the products of the definition;
+            or the name of one.
+        tolerance: The largest error that ``auto`` accepts: expected root mean square over that of
+            direct convolution in float32.
+        tune: Whether to measure the candidates, if this machine has not measured them before. Takes
+            a second or so; without it, what was measured before counts, else a prediction.
+        target: The machine to plan for; by default this one. Another one is never measured.
+
+    Raises:
+        UsageError: If there is no such algorithm, or the tolerance is below 1.
+        UnsupportedOperatorError: If the named algorithm does not take the spec.
+
+    >>> spec = ConvSpec(size=(8, 8), channels=4, filters=4, kernel=(3, 3))
+    >>> plan(spec, algorithm="exact").error_ratio
+    1.0
+    """
+    if not tolerance >= 1:
+        raise UsageError(
+            f"tolerance {tolerance} is below 1, the error of direct convolution",
+            remedy="give 1 or more, or algorithm='exact'",
+        )
+    machine = target or host()
+    if algorithm not in ("auto", "exact"):
+        possible = [
+            made for made in candidates(spec, target=machine) if made.algorithm == algorithm
+        ]
+        if len(possible) < 2:
+            return plan_with(spec, algorithm, target=machine)
+    else:
+        possible = [
+            made
+            for made in candidates(spec, target=machine)
+            if (made.algorithm in EXACT if algorithm == "exact" else made.error_ratio <= tolerance)
+        ]
+    measured = _remembered(spec, machine)
+    if tune and target is None and not _covers(measured, possible):
+        measured = _measure(spec, possible, measured)
+    best = min(
+        (
+            found
+            for found in (_with_time(made, measured) for made in possible)
+            if found.milliseconds
+        ),
+        key=lambda found: found.milliseconds or math.inf,
+        default=None,
+    )
+    return best or min(possible, key=predicted_effort)
+
+
+def tune(
+    spec: ConvSpec,
+    *,
+    tolerance: float = DEFAULT_TOLERANCE,
+    progress: Callable[[str], None] | None = None,
+) -> tuple[Measurement, ...]:
+    """Measures every likely candidate again and remembers the result; the fastest comes first."""
+    possible = [made for made in candidates(spec) if made.error_ratio <= tolerance]
+    measured = _measure(spec, possible, {}, progress)
+    return tuple(sorted(measured.values(), key=lambda found: found.milliseconds))
+
+
+def predicted_effort(plan: ConvPlan) -> float:
+    """Returns a number that grows with the time a plan will take; comparable for one spec only.
+
+    Operations where multiplying and adding pair up, and what the workspace costs to write and read.
+    """
+    work = plan.operations
+    passes = 2.0 * plan.workspace_bytes / 4
+    return max(work.mults, work.adds) / plan.target.lanes + passes
+
+
+def _with_time(made: ConvPlan, measured: dict[str, Measurement]) -> ConvPlan:
+    found = measured.get(_name(made))
+    return made if found is None else replace(made, milliseconds=found.milliseconds)
+
+
+def _name(made: ConvPlan) -> str:
+    return f"{made.algorithm} {made.tiling}"
+
+
+def _likely(possible: list[ConvPlan]) -> list[ConvPlan]:
+    ordered = sorted(possible, key=predicted_effort)
+    most = _UNLIKELY * predicted_effort(ordered[0])
+    return [made for made in ordered if predicted_effort(made) <= most]
+
+
+def _covers(measured: dict[str, Measurement], possible: list[ConvPlan]) -> bool:
+    return all(_name(made) in measured for made in _likely(possible))
+
+
+def _measure(
+    spec: ConvSpec,
+    possible: list[ConvPlan],
+    known: dict[str, Measurement],
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Measurement]:
+    """Measures the likely candidates round by round, so that a disturbance hits all alike."""
+    random = np.random.default_rng(0)
+    x = aligned(math.prod(spec.input_shape)).reshape(spec.input_shape)
+    x[...] = random.standard_normal(spec.input_shape, np.float32)
+    weights = random.standard_normal(spec.weight_shape, np.float32)
+    bias = np.zeros(spec.filters, np.float32) if spec.bias else None
+    out = aligned(math.prod(spec.output_shape)).reshape(spec.output_shape)
+    residual = np.zeros_like(out) if spec.residual else None
+    measured = dict(known)
+    ready: dict[str, tuple[ConvPlan, Prepared]] = {}
+    best: dict[str, float] = {}
+
+    def once(name: str) -> float:
+        began = time.perf_counter()
+        ready[name][1](x, out, residual=residual)
+        took = time.perf_counter() - began
+        best[name] = min(took, best.get(name, math.inf))
+        return took
+
+    for made in _likely(possible):
+        name = _name(made)
+        if name in known:
+            continue
+        if progress is not None:
+            progress(name)
+        ready[name] = (made, made.prepare(weights, bias))
+        once(name)
+        once(name)
+        if best[name] > 2 * min(best.values()):
+            del ready[name]  # out of the race; its two runs are its measurement
+    for _ in range(_ROUNDS):
+        for name in ready:
+            left = _SECONDS / _ROUNDS
+            while left > 0:
+                left -= once(name)
+    for made in _likely(possible):
+        name = _name(made)
+        if name in best:
+            measured[name] = Measurement(
+                algorithm=made.algorithm, tiling=str(made.tiling), milliseconds=1e3 * best[name]
+            )
+    _remember(spec, host(), measured)
+    return measured
+
+
+def _key(spec: ConvSpec, target: Target) -> str:
+    return digest(
+        _SCHEMA, repr(spec), target.cpu, str(target.lanes), str(threads()), sources_digest()
+    )
+
+
+def _remembered(spec: ConvSpec, target: Target) -> dict[str, Measurement]:
+    blob = choice_store().read(_key(spec, target))
+    if blob is None:
+        return {}
+    try:
+        rows: list[dict[str, Any]] = json.loads(blob)["measured"]
+        found = [Measurement(**row) for row in rows]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return {f"{row.algorithm} {row.tiling}": row for row in found}
+
+
+def _remember(spec: ConvSpec, target: Target, measured: dict[str, Measurement]) -> None:
+    rows = [
+        {"algorithm": row.algorithm, "tiling": row.tiling, "milliseconds": row.milliseconds}
+        for row in measured.values()
+    ]
+    text = json.dumps({"schema": _SCHEMA, "spec": str(spec), "measured": rows}, indent=1)
+    choice_store().write(_key(spec, target), text.encode())

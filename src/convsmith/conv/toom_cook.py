@@ -1,0 +1,153 @@
+"""Exact matrices of Winograd's minimal filtering F(m, r), by Toom and Cook over fractions.
+
+m outputs of a filter with r taps need m + r - 1 multiplications (Winograd 1980). With distinct
+points p_0 ... p_(n-1) and infinity, n = m + r - 2,
+
+    y = A^T [ (G g) * (B^T d) ]          * elementwise
+
+for the m outputs y_i = sum over k of g_k d_(i+k). G evaluates the filter's polynomial at the
+points, A transposes the evaluation of the outputs' polynomial, and B^T is the transposed
+interpolation. The factors 1 / f_i of interpolation, f_i = product over j != i of (p_i - p_j),
+stand in G, which is applied once when weights are prepared.
+
+Which points are chosen decides the error in float32 (Barabasz et al. 2018; Alam et al. 2022), not
+the number of multiplications.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+
+from convsmith.errors import UsageError
+
+__all__ = ["POINTS", "Transform", "transform"]
+
+Matrix = tuple[tuple[Fraction, ...], ...]
+
+
+def _points(*texts: str) -> tuple[Fraction, ...]:
+    return tuple(Fraction(text) for text in texts)
+
+
+POINTS: dict[int, tuple[Fraction, ...]] = {
+    1: (),
+    2: _points("0"),
+    3: _points("0", "1"),
+    4: _points("0", "1", "-1"),
+    5: _points("0", "1", "-1", "1/2"),
+    6: _points("0", "5/8", "-5/8", "3/2", "-3/2"),
+    7: _points("0", "1", "-1", "1/2", "-1/2", "2"),
+    8: _points("0", "1/2", "-1/2", "1", "-1", "2", "-2"),
+}
+"""Finite points by alpha = m + r - 1: pairs p, -p, so that the transforms share their halves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transform:
+    """The matrices of F(m, r).
+
+    Attributes:
+        m: Outputs of a tile.
+        r: Taps.
+        inputs: B^T, alpha x alpha.
+        filters: G, alpha x r.
+        outputs: A^T, m x alpha.
+    """
+
+    m: int
+    r: int
+    inputs: Matrix
+    filters: Matrix
+    outputs: Matrix
+
+    @property
+    def alpha(self) -> int:
+        """Inputs of a tile, and multiplications: m + r - 1."""
+        return self.m + self.r - 1
+
+    @property
+    def amplification(self) -> float:
+        """How much larger the summed products are than the result, root mean square.
+
+        sqrt( sum over outputs o and products i of (A_io |G_i| |B_i|)^2 / (m r) ) for inputs and
+        filters of independent entries: rounding errors grow by about that.
+        """
+        total = sum(
+            float(self.outputs[o][i]) ** 2 * _square(self.filters[i]) * _square(self.inputs[i])
+            for o in range(self.m)
+            for i in range(self.alpha)
+        )
+        return math.sqrt(total / (self.m * self.r))
+
+
+def _square(row: Sequence[Fraction]) -> float:
+    return sum(float(entry) ** 2 for entry in row)
+
+
+@cache
+def transform(m: int, r: int, points: tuple[Fraction, ...] | None = None) -> Transform:
+    """Returns the matrices of F(m, r).
+
+    Args:
+        m: Outputs of a tile.
+        r: Taps of the filter.
+        points: m + r - 2 distinct fractions; by default those of :data:`POINTS`.
+
+    Raises:
+        UsageError: If there are no such points.
+
+    >>> [[str(entry) for entry in row] for row in transform(2, 3).outputs]
+    [['1', '1', '1', '0'], ['0', '1', '-1', '1']]
+    """
+    alpha = m + r - 1
+    if m < 1 or r < 1:
+        raise UsageError(f"F({m}, {r}) is no filter", remedy="choose sizes of 1 or more")
+    chosen = POINTS.get(alpha) if points is None else points
+    if chosen is None or len(chosen) != alpha - 1 or len(set(chosen)) != len(chosen):
+        raise UsageError(
+            f"F({m}, {r}) needs {alpha - 1} distinct points"
+            + ("" if chosen is None else f", not {', '.join(map(str, chosen))}"),
+            remedy="pass points, or choose m + r - 1 <= 8",
+        )
+    if m == 1 or r == 1:
+        return _trivial(m, r)
+    factors = [math.prod((p - q for q in chosen if q != p), start=Fraction(1)) for p in chosen]
+    outputs = tuple((*(p**i for p in chosen), Fraction(int(i == m - 1))) for i in range(m))
+    filters = (
+        *(
+            tuple(p**k / factor for k in range(r))
+            for p, factor in zip(chosen, factors, strict=True)
+        ),
+        tuple(Fraction(int(k == r - 1)) for k in range(r)),
+    )
+    inputs = (
+        *((*_polynomial([q for q in chosen if q != p]), Fraction(0)) for p in chosen),
+        tuple(_polynomial(chosen)),
+    )
+    return Transform(m=m, r=r, inputs=inputs, filters=filters, outputs=outputs)
+
+
+def _trivial(m: int, r: int) -> Transform:
+    """One output, or one tap: nothing to save, the products themselves."""
+
+    def unit(n: int) -> Matrix:
+        return tuple(tuple(Fraction(int(i == j)) for j in range(n)) for i in range(n))
+
+    ones = (Fraction(1),)
+    if r == 1:
+        return Transform(m=m, r=r, inputs=unit(m), filters=(ones,) * m, outputs=unit(m))
+    return Transform(m=m, r=r, inputs=unit(r), filters=unit(r), outputs=(ones * r,))
+
+
+def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
+    """Coefficients of the product of (x - root), lowest power first."""
+    made = [Fraction(1)]
+    for root in roots:
+        shifted = [Fraction(0), *made]
+        scaled = [*(-root * c for c in made), Fraction(0)]
+        made = [a + b for a, b in zip(shifted, scaled, strict=True)]
+    return made

@@ -1,0 +1,140 @@
+"""Products with constant matrices as straight-line code: the transforms of Winograd's algorithm.
+
+Coefficients are known when the code is written, so zeros cost nothing, ones and minus ones no
+multiplication, and what rows or columns share is computed once:
+
+* two rows that agree but for the signs of some columns, as the points p and -p make them, are the
+  sum and the difference of two halves (the input transform);
+* two columns that agree but for signs enter as their sum and their difference (the output
+  transform).
+
+The same scheme counts its operations: it runs over anything that can be scaled and added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Generic, TypeVar
+
+from convsmith.kernel.emit import Code, Value, lanes_of
+
+__all__ = ["multiply", "operation_count"]
+
+Matrix = Sequence[Sequence[Fraction]]
+_V = TypeVar("_V")
+
+
+@dataclass(frozen=True, slots=True)
+class _Arithmetic(Generic[_V]):
+    """What the scheme needs of values."""
+
+    scaled: Callable[[Fraction, _V], _V]
+    scaled_sum: Callable[[_V, Fraction, _V], _V]  # total + factor * x
+    zero: Callable[[], _V]
+
+
+def multiply(code: Code, matrix: Matrix, x: Sequence[Value]) -> list[Value]:
+    """Returns ``matrix @ x`` for vectors x: entry i is the sum of matrix[i][j] * x[j].
+
+    Each row is a chain of fused multiply-adds in the order of the columns.
+    """
+    lanes = lanes_of(x[0].kind)
+
+    def scaled(factor: Fraction, value: Value) -> Value:
+        if factor == 1:
+            return value
+        if factor == -1:
+            return -value
+        return value * float(factor)
+
+    def scaled_sum(total: Value, factor: Fraction, value: Value) -> Value:
+        if factor == 1:
+            return total + value
+        if factor == -1:
+            return total - value
+        return code.fma(code.splat(float(factor), lanes), value, total)
+
+    arithmetic = _Arithmetic(scaled, scaled_sum, lambda: code.splat(0.0, lanes))
+    return _product(arithmetic, matrix, list(x))
+
+
+def operation_count(matrix: Matrix) -> tuple[int, int]:
+    """Returns how many (multiplications, additions) per lane :func:`multiply` writes.
+
+    >>> operation_count([[Fraction(1), Fraction(2)], [Fraction(1), Fraction(-2)]])
+    (1, 2)
+    """
+    count = [0, 0]
+
+    def scaled(factor: Fraction, value: None) -> None:
+        count[0] += abs(factor) != 1
+
+    def scaled_sum(total: None, factor: Fraction, value: None) -> None:
+        count[0] += abs(factor) != 1
+        count[1] += 1
+
+    _product(_Arithmetic(scaled, scaled_sum, lambda: None), matrix, [None] * len(matrix[0]))
+    return count[0], count[1]
+
+
+def _product(arithmetic: _Arithmetic[_V], matrix: Matrix, x: list[_V]) -> list[_V]:
+    rows = [list(row) for row in matrix]
+    columns = list(zip(*rows, strict=True))
+    pairs = _pairs(columns) if len(rows) < len(columns) else []
+    for first, second in pairs:
+        # x_a, x_b become x_a + x_b and x_a - x_b; each row uses one of them.
+        total = arithmetic.scaled_sum(x[first], Fraction(1), x[second])
+        difference = arithmetic.scaled_sum(x[first], Fraction(-1), x[second])
+        x[first], x[second] = total, difference
+        for row in rows:
+            same = row[first] == row[second]
+            row[second], row[first] = (
+                (Fraction(0), row[first]) if same else (row[first], Fraction(0))
+            )
+    partner = {} if pairs else dict(_pairs(rows))
+    made: dict[int, _V] = {}
+    for index, row in enumerate(rows):
+        if index in made:
+            continue
+        other = partner.get(index)
+        if other is None:
+            made[index] = _dot(arithmetic, row, x)
+            continue
+        both = list(zip(row, rows[other], strict=True))
+        even = _dot(arithmetic, [(a + b) / 2 for a, b in both], x)
+        odd = _dot(arithmetic, [(a - b) / 2 for a, b in both], x)
+        made[index] = arithmetic.scaled_sum(even, Fraction(1), odd)
+        made[other] = arithmetic.scaled_sum(even, Fraction(-1), odd)
+    return [made[index] for index in range(len(rows))]
+
+
+def _dot(arithmetic: _Arithmetic[_V], row: Sequence[Fraction], x: Sequence[_V]) -> _V:
+    """Returns a sum of products, begun with a factor of 1 where there is one."""
+    terms = [(factor, value) for factor, value in zip(row, x, strict=True) if factor]
+    if not terms:
+        return arithmetic.zero()
+    start = next((i for i, (factor, _) in enumerate(terms) if factor == 1), 0)
+    factor, value = terms.pop(start)
+    total = arithmetic.scaled(factor, value)
+    for factor, value in terms:
+        total = arithmetic.scaled_sum(total, factor, value)
+    return total
+
+
+def _pairs(vectors: Sequence[Sequence[Fraction]]) -> list[tuple[int, int]]:
+    """Returns pairs of vectors that agree but for the signs of some entries, not of all."""
+    found: list[tuple[int, int]] = []
+    used: set[int] = set()
+    for i, a in enumerate(vectors):
+        for j in range(i + 1, len(vectors)):
+            b = vectors[j]
+            if i in used or j in used or any(abs(p) != abs(q) for p, q in zip(a, b, strict=True)):
+                continue
+            same = sum(p == q != 0 for p, q in zip(a, b, strict=True))
+            differ = sum(p == -q != 0 for p, q in zip(a, b, strict=True))
+            if same and differ and same + differ > 2:
+                found.append((i, j))
+                used |= {i, j}
+    return found
