@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from convsmith.conv.algorithm import BIAS, OUTPUT, RESIDUAL
 from convsmith.conv.spec import ConvSpec
 from convsmith.kernel.emit import Code, Value
 from convsmith.kernel.tile import activate
 
-__all__ = ["load_bias", "put"]
+__all__ = ["activated", "load_bias", "put"]
 
 
 def load_bias(code: Code, spec: ConvSpec, first: Value, lanes: int) -> Value | None:
@@ -31,3 +36,18 @@ def put(
     if spec.residual:
         value = value + code.pointer(RESIDUAL).load_first(count, lanes, at)
     code.pointer(OUTPUT).store_first(activate(code, spec.activation, value), count, at)
+
+
+def activated(kind: str, x: NDArray[Any]) -> NDArray[Any]:
+    """Returns an activation of an array, in its own type."""
+    match kind:
+        case "relu":
+            return np.asarray(np.maximum(x, 0))
+        case "relu6":
+            return np.asarray(np.minimum(np.maximum(x, 0), 6))
+        case "silu":
+            with np.errstate(over="ignore"):
+                return np.asarray(x / (1 + np.exp(-x)))
+        case "hardswish":
+            return np.asarray(x * np.minimum(np.maximum(x + 3, 0), 6) / 6)
+    return x

@@ -120,7 +120,7 @@ class ConvPlan:
             f"  algorithm    {self.algorithm} {self.tiling}",
             f"  operations   {self.operations.mults:,} multiplications ({saved:.2f} times fewer)",
             f"  workspace    {self.workspace_bytes:,} bytes",
-            f"  error        {self.error_ratio:.3g} x direct, below {self.error_bound:.2g} sum |w||x|",
+            f"  error        {self.error_ratio:.3g} x direct; < {self.error_bound:.2g} sum |w||x|",
         ]
         if set(self.spread) != {1}:
             lines.append(f"  NaN, Inf     spread over {'x'.join(map(str, self.spread))} outputs")
