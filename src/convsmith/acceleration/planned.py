@@ -1,0 +1,172 @@
+"""A torch module that runs a planned convolution where a plain one stood."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convsmith.acceleration.operator import conv
+from convsmith.conv.choice import DEFAULT_TOLERANCE, plan
+from convsmith.conv.plan import ConvPlan, Prepared
+from convsmith.conv.spec import Activation, ConvSpec
+
+__all__ = ["PlannedConv"]
+
+_KEPT = 8  # input sizes whose packed weights are kept
+
+
+class PlannedConv(nn.Module):
+    """A convolution with what follows it fused, for inference.
+
+    Weights are packed when an input of a size first comes, and again when they have changed: as
+    torch counts changes, so not through ``.data`` or a shared NumPy array. Where gradients are
+    recorded, under ``torch.compile`` and ``torch.export``, and for types other than float32 it is
+    the operator ``convsmith::conv``.
+
+    Args:
+        weight: (K, C / groups, *kernel).
+        bias: (K,), or nothing.
+        stride: Per axis.
+        padding: (before, after) per axis.
+        dilation: Per axis.
+        groups: Groups of channels.
+        activation: What is applied last.
+        algorithm: ``auto``, ``exact`` or a name.
+        tolerance: As in :func:`convsmith.conv2d`.
+        tune: Whether to measure the candidates for a size that this machine has not measured.
+
+    >>> layer = PlannedConv(torch.ones(1, 1, 3, 3), None, padding=((1, 1), (1, 1)))
+    >>> layer(torch.ones(1, 1, 3, 3))[0, 0, 1].tolist()
+    [6.0, 9.0, 6.0]
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        *,
+        stride: Sequence[int] = (),
+        padding: Sequence[tuple[int, int]] = (),
+        dilation: Sequence[int] = (),
+        groups: int = 1,
+        activation: Activation = "none",
+        algorithm: str = "auto",
+        tolerance: float = DEFAULT_TOLERANCE,
+        tune: bool = False,
+    ) -> None:
+        super().__init__()
+        rank = weight.dim() - 2
+        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        self.stride = tuple(stride) or (1,) * rank
+        self.padding = tuple(padding) or ((0, 0),) * rank
+        self.dilation = tuple(dilation) or (1,) * rank
+        self.groups = groups
+        self.activation: Activation = activation
+        self.algorithm = algorithm
+        self.tolerance = tolerance
+        self.tune = tune
+        self._prepared: dict[object, Prepared] = {}
+        self._seen: object = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolves (N, C, *size)."""
+        if torch.compiler.is_compiling() or not self._plain(x):
+            made: Tensor = conv(
+                x,
+                self.weight,
+                self.bias,
+                None,
+                list(self.stride),
+                [side for pair in self.padding for side in pair],
+                list(self.dilation),
+                self.groups,
+                self.activation,
+                self.algorithm,
+                self.tolerance,
+            )
+            return made
+        spec = self.spec(x)
+        prepared = self._prepare(spec)
+        out = x.new_empty(spec.output_shape)
+        prepared.run_addresses(x.data_ptr(), out.data_ptr(), 0, spec.batch)
+        if spec.layout == "channels_first":
+            return out
+        return out.permute(0, x.dim() - 1, *range(1, x.dim() - 1))
+
+    def plan_for(self, x: Tensor) -> ConvPlan:
+        """Returns how an input is convolved."""
+        return self._prepare(self.spec(x)).plan
+
+    def spec(self, x: Tensor) -> ConvSpec:
+        """Returns the problem for an input.
+
+        Raises:
+            ShapeError: If the input does not fit.
+        """
+        return ConvSpec(
+            batch=x.shape[0],
+            size=tuple(x.shape[2:]),
+            channels=x.shape[1],
+            filters=self.weight.shape[0],
+            kernel=tuple(self.weight.shape[2:]),
+            stride=self.stride,
+            dilation=self.dilation,
+            padding=self.padding,
+            groups=self.groups,
+            layout="channels_first" if x.is_contiguous() else "channels_last",
+            bias=self.bias is not None,
+            activation=self.activation,
+        )
+
+    def extra_repr(self) -> str:
+        """Returns what it is, for ``print(module)``."""
+        filters, per, *kernel = self.weight.shape
+        return (
+            f"{per * self.groups}, {filters}, kernel_size={tuple(kernel)}, stride={self.stride}, "
+            f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}, "
+            f"activation={self.activation}"
+        )
+
+    def _plain(self, x: Tensor) -> bool:
+        """Whether the input can be read as it lies, and nothing is recorded about it."""
+        if x.dtype != torch.float32 or self.weight.dtype != torch.float32:
+            return False
+        if x.device.type != "cpu" or type(x) is not Tensor or x.dim() != self.weight.dim():
+            return False
+        if x.shape[1] != self.weight.shape[1] * self.groups:
+            return False  # the operator says what is wrong
+        if torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad):
+            return False
+        last = (0, *range(2, x.dim()), 1)
+        return x.is_contiguous() or x.permute(last).is_contiguous()
+
+    def _prepare(self, spec: ConvSpec) -> Prepared:
+        now = (id(self.weight), _version(self.weight), id(self.bias), _version(self.bias))
+        if now != self._seen:
+            self._prepared, self._seen = {}, now
+        key = spec.with_batch(1)
+        found = self._prepared.get(key)
+        if found is None:
+            made = plan(spec, algorithm=self.algorithm, tolerance=self.tolerance, tune=self.tune)
+            bias = None if self.bias is None else self.bias.detach().numpy()
+            found = made.prepare(np.asarray(self.weight.detach().contiguous().numpy()), bias)
+            if len(self._prepared) >= _KEPT:
+                self._prepared.pop(next(iter(self._prepared)))
+            self._prepared[key] = found
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out what belongs to this process."""
+        return {**self.__dict__, "_prepared": {}, "_seen": None}
+
+
+def _version(tensor: Tensor | None) -> int:
+    return 0 if tensor is None or tensor.is_inference() else tensor._version
