@@ -7,6 +7,7 @@ disk has it.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -39,6 +40,7 @@ class Compiled:
 
 _lock = threading.RLock()
 _loaded: dict[str, Compiled] = {}
+_libraries = itertools.count()
 
 
 def compiled(
@@ -74,7 +76,7 @@ def _obtain(
     unit = Unit()
     write(unit)
     blob = object_code(unit.text(), target)
-    made = _link(f"{name}-new", blob, functions)
+    made = _link(name, blob, functions)
     code_store().write(name, blob)
     return made
 
@@ -85,7 +87,7 @@ def _link(name: str, blob: bytes, functions: tuple[str, ...]) -> Compiled:
     builder.add_current_process()
     for function in functions:
         builder.export_symbol(function)
-    tracker = builder.link(_linker(), name)
+    tracker = builder.link(_linker(), f"{name}-{next(_libraries)}")  # a name is used once
     return Compiled({function: tracker[function] for function in functions}, tracker)
 
 
