@@ -21,14 +21,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from convsmith.analysis import analyze
+    from convsmith.acceleration import accelerate
+    from convsmith.analysis import analyze, diff
+    from convsmith.analysis.explaining import explain
+    from convsmith.comparison import compare
+    from convsmith.conv.calling import conv1d, conv2d, conv3d
     from convsmith.errors import ConvsmithError
     from convsmith.graph import Graph
+    from convsmith.linting import lint
     from convsmith.optimization import optimize
+    from convsmith.parallel import set_threads
     from convsmith.rewrite import RewritePackage
     from convsmith.rewrite.applying import apply
     from convsmith.rewrite.statistics import calibrate
     from convsmith.rewrite.verifying import verify
+    from convsmith.runtime.benching import bench
     from convsmith.sources import load, save
 
     __version__: str
@@ -38,25 +45,45 @@ __all__ = [
     "ConvsmithError",
     "Graph",
     "__version__",
+    "accelerate",
     "analyze",
     "apply",
+    "bench",
     "calibrate",
+    "compare",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "diff",
+    "explain",
+    "lint",
     "load",
     "optimize",
     "rewrite",
     "save",
+    "set_threads",
     "verify",
 ]
 
 _HOMES = {
     "ConvsmithError": "convsmith.errors",
     "Graph": "convsmith.graph",
+    "accelerate": "convsmith.acceleration",
     "analyze": "convsmith.analysis",
     "apply": "convsmith.rewrite.applying",
+    "bench": "convsmith.runtime.benching",
     "calibrate": "convsmith.rewrite.statistics",
+    "compare": "convsmith.comparison",
+    "conv1d": "convsmith.conv.calling",
+    "conv2d": "convsmith.conv.calling",
+    "conv3d": "convsmith.conv.calling",
+    "diff": "convsmith.analysis",
+    "explain": "convsmith.analysis.explaining",
+    "lint": "convsmith.linting",
     "load": "convsmith.sources",
     "optimize": "convsmith.optimization",
     "save": "convsmith.sources",
+    "set_threads": "convsmith.parallel",
     "verify": "convsmith.rewrite.verifying",
 }
 

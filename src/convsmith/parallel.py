@@ -21,7 +21,14 @@ from threadpoolctl import ThreadpoolController
 
 from convsmith.errors import UsageError
 
-__all__ = ["cores_granted", "one_blas_thread", "set_threads", "spread", "threads"]
+__all__ = [
+    "cores_granted",
+    "limited_threads",
+    "one_blas_thread",
+    "set_threads",
+    "spread",
+    "threads",
+]
 
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
@@ -67,6 +74,29 @@ def set_threads(count: int | None) -> None:
             f"{count!r} is no number of threads", remedy="give 1 or more, or None for the default"
         )
     _chosen = count
+
+
+@contextmanager
+def limited_threads(count: int | None) -> Iterator[int]:
+    """Bounds the threads inside the block as :func:`set_threads` does; ``None`` changes nothing.
+
+    Yields:
+        How many threads there are.
+
+    Raises:
+        UsageError: If it is no positive number.
+
+    >>> with limited_threads(1):
+    ...     threads()
+    1
+    """
+    before = _chosen
+    if count is not None:
+        set_threads(count)
+    try:
+        yield threads()
+    finally:
+        set_threads(before)
 
 
 def cores_granted() -> int:

@@ -14,12 +14,14 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from html import escape
+from json import dumps
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from convsmith.analysis import analyze, fields
+from convsmith.analysis import Analysis, analyze, diff, fields
+from convsmith.analysis.comparing import arrangements, side_by_side
 from convsmith.graph import GraphBuilder, parse
 from convsmith.graph.operators import Activation, Conv
 from convsmith.optimization import Files, Optimization, Picture
@@ -77,7 +79,7 @@ def browser(tmp_path: Path) -> Open:
     return opened
 
 
-def analysis_page() -> str:
+def hostile_analysis() -> Analysis:
     builder = GraphBuilder()
     x = builder.input("x", (1, 1, 8, 8))
     for name, channels in (("b10", 2), (HOSTILE, 8), ("b9", 4)):
@@ -90,7 +92,11 @@ def analysis_page() -> str:
         )
         x = builder.add(op, x, name=name)
     x = builder.add(Activation(kind="relu"), x, name="relu")
-    return html(analyze(builder.build(("y", x), source=HOSTILE)))
+    return analyze(builder.build(("y", x), source=HOSTILE))
+
+
+def analysis_page() -> str:
+    return html(hostile_analysis())
 
 
 def optimization_page() -> str:
@@ -142,7 +148,32 @@ def optimization_page() -> str:
     )
 
 
-@pytest.mark.parametrize("make", [analysis_page, optimization_page])
+def comparison_page() -> str:
+    net = parse(f"x : 8@16\n{dumps(HOSTILE)} = conv 8 5 p2 (x)\nreturn y = {dumps(HOSTILE)}")
+    return html(arrangements(replace(net, source=HOSTILE)))
+
+
+def networks_page() -> str:
+    net = parse("8@16 > conv 8 5 p2 > unsupported Foo 8@8", source=HOSTILE)
+    return html(side_by_side([net, parse("8@16 > conv 8 3 > relu")]))
+
+
+def view_page() -> str:
+    return html(hostile_analysis().by_module())
+
+
+def difference_page() -> str:
+    changed = parse("1@8 > conv 2 3 p1 > unsupported Foo 4@8", source=HOSTILE)
+    return html(diff(hostile_analysis(), changed, macs="-99%", params="1M"))
+
+
+PAGES = [
+    *(analysis_page, comparison_page, networks_page, optimization_page),
+    *(view_page, difference_page),
+]
+
+
+@pytest.mark.parametrize("make", PAGES)
 def test_it_opens_without_a_complaint(browser: Open, make: Callable[[], str]) -> None:
     measure = (
         "document.documentElement.dataset.styled ="
@@ -156,7 +187,7 @@ def test_it_opens_without_a_complaint(browser: Open, make: Callable[[], str]) ->
     assert "😀" in document
 
 
-@pytest.mark.parametrize("make", [analysis_page, optimization_page])
+@pytest.mark.parametrize("make", PAGES)
 @pytest.mark.parametrize("width", [320, 768, 1920])
 def test_it_fits(browser: Open, make: Callable[[], str], width: int) -> None:
     # In a frame, because no window is narrower than 500.
@@ -181,7 +212,7 @@ def test_the_check_can_fail(browser: Open) -> None:
 
 
 def names(document: str) -> list[str]:
-    body = re.findall(r"<tbody>(.*?)</tbody>", document, flags=re.DOTALL)[0]
+    body = re.findall(r"<tbody>(.*?)</tbody>", document, flags=re.DOTALL)[-1]
     return re.findall(r'<th scope="row"[^>]*>(.*?)</th>', body, flags=re.DOTALL)
 
 

@@ -123,7 +123,7 @@ def test_bad_input_is_one_message_without_a_traceback(command: Command) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("zoo:vgg", "zoo:vgg: the zoo has no network 'vgg'; did you mean 'vgg16'?"),
+        ("zoo:vgg", "zoo:vgg: the zoo has no network 'vgg'; did you mean 'vgg1"),
         ("3@4 > conv 8 9", "conv1: kernel 9x9 does not fit input 4x4 with padding 0"),
         ("nowhere.onnx", "no such file 'nowhere.onnx'"),
         ("", "cannot tell what '' is"),
@@ -260,12 +260,27 @@ def test_options_that_make_no_sense(command: Command, options: list[str], messag
 
 
 def test_an_unknown_operator_is_named_and_the_rest_is_shown(command: Command) -> None:
-    code, out, err = command("analyze", UNKNOWN, "--json")
-    assert code == 2
+    code, out, err = command("analyze", UNKNOWN, "--json", "--quiet")
+    assert code == 0
     assert json.loads(out)["total"]["macs"] == 8 * 4 * 64
     assert err == (
-        "convsmith: not counted: unsupported1 (Foo); the totals leave out what is not known.\n"
+        "convsmith: warning: not counted, and left out of the totals: unsupported1 (Foo).\n"
     )
+
+
+def test_strict_makes_an_unknown_operator_a_finding(command: Command) -> None:
+    plain = command("analyze", UNKNOWN)[1]
+    code, out, err = command("analyze", UNKNOWN, "--strict")
+    assert (code, out) == (1, plain)
+    assert err == (
+        "convsmith: error: not counted, and left out of the totals: unsupported1 (Foo).\n"
+    )
+    assert command("analyze", CHAIN, "--strict")[0] == 0
+
+
+def test_very_many_unknown_operators_are_not_all_named(command: Command) -> None:
+    _, _, err = command("analyze", "3@8 > ( unsupported Foo 3@8 ) x12", "--json")
+    assert err.endswith("unsupported10 (Foo) and 2 more.\n")
 
 
 # Files ----------------------------------------------------------------------------
@@ -347,3 +362,15 @@ def test_a_stream_without_unicode_still_gets_its_table() -> None:
     shown = program("analyze", CHAIN, PYTHONIOENCODING="ascii", COLUMNS="80")
     assert shown.returncode == 0
     assert "11,300,184  multiply-accumulates" in shown.stdout
+    assert shown.stdout.isascii()
+    assert "?" not in shown.stdout
+    assert "\n-----------" in shown.stdout
+
+
+def test_bars_have_a_plain_form() -> None:
+    shown = program(
+        "analyze", "8@16 > conv 8 3 > conv 3 3", "--by", "module", PYTHONIOENCODING="latin-1"
+    )
+    assert "############" in shown.stdout
+    assert "###. " in shown.stdout
+    assert "?" not in shown.stdout

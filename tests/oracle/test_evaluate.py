@@ -21,7 +21,14 @@ from torch import Tensor
 
 from convsmith.graph import operators as ops
 from convsmith.graph.evaluate import apply
-from convsmith.graph.operators import ACTIVATIONS, ELEMENTWISE, REDUCTIONS, UNARIES, Padding
+from convsmith.graph.operators import (
+    ACTIVATIONS,
+    COMPARISONS,
+    ELEMENTWISE,
+    REDUCTIONS,
+    UNARIES,
+    Padding,
+)
 
 Array = npt.NDArray[Any]
 Expected = Callable[..., Tensor | Sequence[Tensor]]
@@ -105,6 +112,18 @@ _TORCH_UNARIES: dict[str, Callable[[Tensor], Tensor]] = {
     "square": torch.square,
     "erf": torch.erf,
     "floor": torch.floor,
+    "ceil": torch.ceil,
+    "round": torch.round,
+    "sign": torch.sign,
+    "not": torch.logical_not,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "tan": torch.tan,
+    "asin": torch.asin,
+    "acos": torch.acos,
+    "atan": torch.atan,
+    "sinh": torch.sinh,
+    "cosh": torch.cosh,
 }
 _TORCH_ELEMENTWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": torch.add,
@@ -114,7 +133,21 @@ _TORCH_ELEMENTWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "maximum": torch.maximum,
     "minimum": torch.minimum,
     "pow": torch.pow,
+    "mod": torch.remainder,
+    "fmod": torch.fmod,
+    "equal": torch.eq,
+    "notequal": torch.ne,
+    "less": torch.lt,
+    "lessequal": torch.le,
+    "greater": torch.gt,
+    "greaterequal": torch.ge,
+    "and": torch.logical_and,
+    "or": torch.logical_or,
+    "xor": torch.logical_xor,
 }
+
+
+LOGICAL = {*COMPARISONS, "and", "or", "xor"}
 
 
 def arithmetic_cases() -> Iterator[Case]:
@@ -123,11 +156,15 @@ def arithmetic_cases() -> Iterator[Case]:
     positive = np.abs(signed) + 1e-3
     for kind, function in _TORCH_UNARIES.items():
         x = positive if kind in {"log", "sqrt", "rsqrt"} else signed
+        x = np.tanh(signed) if kind in {"asin", "acos"} else x
+        x = np.round(signed * 2) / 2 if kind in {"round", "not"} else x  # halves, and zeros
         yield Case(op=ops.Unary(kind=kind), inputs=[x], expected=function)
     for kind, two in _TORCH_ELEMENTWISE.items():
         for shape in ((2, 3, 4), (3, 1), (1,), ()):
             other = random.normal(size=shape)
-            yield Case(op=ops.Elementwise(kind=kind), inputs=[positive, other], expected=two)
+            left = np.round(signed) if kind in LOGICAL else positive
+            other = np.round(other) if kind in LOGICAL else other
+            yield Case(op=ops.Elementwise(kind=kind), inputs=[left, other], expected=two)
     three = [signed, random.normal(size=(3, 1)), random.normal(size=(5, 1, 1, 1))]
     yield Case(op=ops.Elementwise(), inputs=three, expected=lambda a, b, c: a + b + c)
     for axis in (0, 1, -1):
@@ -135,6 +172,15 @@ def arithmetic_cases() -> Iterator[Case]:
         yield Case(op=softmax, inputs=[signed * 100], expected=lambda x, a=axis: x.softmax(a))
         log = replace(softmax, log=True)
         yield Case(op=log, inputs=[signed * 100], expected=lambda x, a=axis: x.log_softmax(a))
+    halves = np.round(signed * 2) / 2
+    three = [np.round(signed), random.normal(size=(3, 1)), random.normal(size=(4,))]
+    yield Case(op=ops.Where(), inputs=three, expected=lambda c, a, b: torch.where(c != 0, a, b))
+    for dtype in ("int64", "int32", "bool"):
+        kind = getattr(torch, dtype)
+        yield Case(op=ops.Cast(dtype=dtype), inputs=[halves], expected=lambda x, k=kind: x.to(k))
+    yield Case(
+        op=ops.Identity(kind="cast"), inputs=[np.arange(6)], expected=lambda x: x.to(torch.float64)
+    )
     for kind in ("identity", "dropout"):
         yield Case(op=ops.Identity(kind=kind), inputs=[signed], expected=torch.clone)
 
@@ -155,6 +201,10 @@ def group_norm(eps: float, groups: int, x: Tensor, *p: Tensor) -> Tensor:
 def layer_norm(eps: float, x: Tensor, *p: Tensor) -> Tensor:
     weight, bias = p or (None, None)
     return F.layer_norm(x, x.shape[1:], weight, bias, eps)
+
+
+def rms_norm(eps: float, x: Tensor, *p: Tensor) -> Tensor:
+    return F.rms_norm(x, x.shape[1:], p[0] if p else None, eps)
 
 
 def norm_cases() -> Iterator[Case]:
@@ -195,6 +245,12 @@ def norm_cases() -> Iterator[Case]:
                 parameters=learned,
                 expected=partial(group_norm, eps, 6),
             )
+            yield Case(
+                op=norm("rms", axes=x.ndim - 1),
+                inputs=[x],
+                parameters=[wide] if affine else [],
+                expected=partial(rms_norm, eps),
+            )
         lrn = ops.LocalResponseNorm(size=(1, 3, 5)[index % 3], alpha=0.5, beta=0.6, k=1.5)
         yield Case(
             op=lrn,
@@ -203,6 +259,11 @@ def norm_cases() -> Iterator[Case]:
         )
         even = replace(lrn, size=(2, 4, 6)[index % 3])  # ONNX: the odd neighbour comes after
         yield Case(op=even, inputs=[x], expected=lambda x, op=even: onnx_lrn(op, x))
+        yield Case(
+            op=replace(even, lean="lower"),
+            inputs=[x],
+            expected=lambda x, n=even.size: F.local_response_norm(x, n, 0.5, 0.6, 1.5),
+        )
 
 
 def onnx_lrn(op: ops.LocalResponseNorm, x: Tensor) -> Tensor:
@@ -238,6 +299,27 @@ def product_cases() -> Iterator[Case]:
         ):
             pair = [random.normal(size=left), random.normal(size=right)]
             yield Case(op=ops.MatMul(), inputs=pair, expected=torch.matmul)
+        a, b, c = (random.normal(size=s) for s in ((2, 3, 4), (4, 5), (2, 5)))
+        for equation, operands in EINSUMS.items():
+            given = [{"a": a, "b": b, "c": c, "q": a[0, :, :3]}[name] for name in operands]
+            yield Case(
+                op=ops.Einsum(equation=equation),
+                inputs=given,
+                expected=lambda *t, e=equation: torch.einsum(e, *t),
+            )
+
+
+EINSUMS = {
+    "nij,jk->nik": "ab",
+    "nij,jk,nk->ni": "abc",
+    "nij->jin": "a",
+    "nij->j": "a",
+    "nij,jk->": "ab",
+    "ii->i": "q",
+    "ii->": "q",
+    "nij,nk->nijk": "ac",
+    "nij,jk->n": "ab",
+}
 
 
 # Shapes ------------------------------------------------------------------------------------
@@ -265,9 +347,59 @@ def rearranging_cases() -> Iterator[Case]:
     yield of(ops.Flatten(axis=1, last=2), lambda x: x.flatten(1, 2))
     yield of(ops.Flatten(axis=4), lambda x: x.unsqueeze(-1))
     yield of(ops.Transpose(permutation=(3, 0, 2, 1)), lambda x: x.permute(3, 0, 2, 1))
+    yield of(ops.Flip(axes=(0, 2)), lambda x: x.flip(0, 2))
+    yield of(ops.Flip(axes=(-1,)), lambda x: x.flip(-1))
+    for axis in (0, 1, -1):
+        size = x.shape[axis]
+        places = random.integers(-size, size, (3, 2))
+        yield Case(
+            op=ops.Gather(axis=axis),
+            inputs=[x, places],
+            expected=lambda x, i, a=axis: torch_take(x, i, a),
+        )
+        fewer = random.integers(0, size, tuple(min(n, 3) for n in x.shape))
+        yield Case(
+            op=ops.Gather(axis=axis, along=True),
+            inputs=[x, fewer],
+            expected=lambda x, i, a=axis: x.gather(a, i),
+        )
+        for reverse, exclusive in itertools.product((False, True), repeat=2):
+            op = ops.Cumulate(axis=axis, reverse=reverse, exclusive=exclusive)
+            yield of(op, lambda x, op=op: torch_running(op, x))
+            product = replace(op, kind="prod")
+            yield of(product, lambda x, op=product: torch_running(op, x))
+        for count, largest in ((0, True), (1, False), (2, True)):
+            op_ = ops.TopK(count=count, axis=axis, largest=largest)
+            yield of(op_, lambda x, k=count, a=axis, b=largest: x.topk(k, a, b))
+    for block in ((2, 2), (1, 1)):
+        cells, n = block[0] * block[1], block[0]
+        deep = random.normal(size=(2, 3 * cells, 4, 5))
+        shuffled = ops.DepthToSpace(block=block)
+        yield Case(op=shuffled, inputs=[deep], expected=lambda x, n=n: F.pixel_shuffle(x, n))
+        even = random.normal(size=(2, 3, 4, 6))
+        back = ops.SpaceToDepth(block=block)
+        yield Case(op=back, inputs=[even], expected=lambda x, n=n: F.pixel_unshuffle(x, n))
     narrow = random.normal(size=(2, 1, 4, 1))
     wide = ops.Expand(shape=(3, 1, 7, 4, 5))
     yield Case(op=wide, inputs=[narrow], expected=lambda x: x.expand(3, 2, 7, 4, 5))
+
+
+def torch_take(x: Tensor, places: Tensor, axis: int) -> Tensor:
+    axis %= x.ndim
+    picked = x.index_select(axis, places.flatten() % x.shape[axis])
+    return picked.reshape(*x.shape[:axis], *places.shape, *x.shape[axis + 1 :])
+
+
+def torch_running(op: ops.Cumulate, x: Tensor) -> Tensor:
+    """Element by element, from the definition."""
+    turned = x.flip(op.axis) if op.reverse else x
+    rows = turned.movedim(op.axis, 0)
+    made = []
+    for i in range(len(rows)):
+        part = rows[: i if op.exclusive else i + 1]
+        made.append(part.sum(0) if op.kind == "sum" else part.prod(0))
+    y = torch.stack(made).movedim(0, op.axis)
+    return y.flip(op.axis) if op.reverse else y
 
 
 def pad_cases() -> Iterator[Case]:
@@ -304,7 +436,22 @@ _TORCH_REDUCTIONS: dict[str, Callable[..., Tensor]] = {
     "min": torch.amin,
     "l1norm": lambda x, axes, keepdim: torch.linalg.vector_norm(x, 1, axes, keepdim),
     "l2norm": lambda x, axes, keepdim: torch.linalg.vector_norm(x, 2, axes, keepdim),
+    "logsumexp": torch.logsumexp,
+    "argmax": lambda x, axes, keepdim: torch_place(torch.argmax, x, axes, keepdim),
+    "argmin": lambda x, axes, keepdim: torch_place(torch.argmin, x, axes, keepdim),
 }
+
+
+def torch_place(
+    function: Callable[..., Tensor], x: Tensor, axes: Sequence[int], keepdim: bool
+) -> Tensor:
+    """The place counted row by row over axes: those are moved behind the others and joined."""
+    inner = sorted(axis % x.ndim for axis in axes)
+    outer = [axis for axis in range(x.ndim) if axis not in inner]
+    found = function(x.permute(*outer, *inner).flatten(len(outer)), -1)
+    for axis in inner if keepdim else ():
+        found = found.unsqueeze(axis)
+    return found
 
 
 def torch_prod(x: Tensor, axes: Sequence[int], keepdim: bool) -> Tensor:
@@ -414,6 +561,7 @@ def test_it_computes_what_torch_computes(
 def test_every_operator_and_every_kind_has_a_case() -> None:
     cases = [case.op for family in FAMILIES for case in family()]
     elsewhere = {ops.Conv, ops.Pool, ops.GlobalPool, ops.AdaptivePool}
+    elsewhere |= {ops.DeformConv, ops.Fold, ops.GridSample, ops.Unfold, ops.Unpool}
     public = (getattr(ops, name) for name in ops.__all__)
     operators = {p for p in public if isinstance(p, type) and issubclass(p, ops.Operator)}
     assert {type(op) for op in cases} == operators - elsewhere - {ops.Operator, ops.Unsupported}

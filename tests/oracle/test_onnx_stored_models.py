@@ -40,7 +40,10 @@ REFUSED = re.compile(
 WRONG_INFERENCE = ("test_stft", "test_stft_with_window")
 
 # Where NumPy has no answer (the largest of nothing) or the model changes its types on the way.
-EVALUATED_OTHERWISE = re.compile(r"_empty_set|_fp16_expanded")
+# Attention in half precision is rounded between its steps; NumPy's einsum has no bfloat16.
+EVALUATED_OTHERWISE = re.compile(
+    r"_empty_set|_fp16_expanded|attention_4d\w*_b?f?p?16$|einsum_sum_bfloat16"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

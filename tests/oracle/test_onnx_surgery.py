@@ -272,18 +272,18 @@ def test_new_weights_take_the_type_of_the_layer(tmp_path: Path) -> None:
 def test_nodes_that_are_several_of_ours_stay_whole(tmp_path: Path) -> None:
     model = parser.parse_model("""
     <ir_version: 8, opset_import: ["": 13]>
-    network (float[N, 8, 4, 4] x) => (float[N, 2, 8, 8] y) {
-        [shuffle] s = DepthToSpace<blocksize = 2>(x)
+    network (float[N, 8, 4, 4] x) => (float[N, 8, 4, 4] y) {
+        [shrink] s = Shrink<lambd = 0.5>(x)
         [act] y = Relu(s)
     }""")
     source = tmp_path / "source.onnx"
     source.write_bytes(model.SerializeToString())
     graph = read_onnx(source, shapes=(1, 8, 4, 4))
-    assert [node.name for node in graph.nodes] == ["shuffle.0.0", "shuffle.0", "shuffle", "act"]
+    assert [node.name for node in graph.nodes] == ["shrink.0.0", "shrink.0", "shrink", "act"]
     act = replace(graph.nodes[-1], op=Activation(kind="tanh"))
     path = written(replace(graph, nodes=(*graph.nodes[:-1], act)), source)
-    assert protos(path)["shuffle"] == protos(source)["shuffle"]
-    assert run(path, weights(3, 8, 4, 4)).shape == (3, 2, 8, 8)
+    assert protos(path)["shrink"] == protos(source)["shrink"]
+    assert run(path, weights(3, 8, 4, 4)).shape == (3, 8, 4, 4)
 
 
 @pytest.mark.parametrize("limit", [0, 2**31 - 2**20])

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from convsmith.graph import Graph
+from convsmith.graph import Graph, operator_text, parse
 from convsmith.graph.evaluate import evaluate
-from convsmith.graph.operators import Unsupported
+from convsmith.graph.operators import DeformConv, Unsupported
 from convsmith.sources.torch import read_module
 
 
@@ -47,6 +47,29 @@ def write_through_views(x: Tensor) -> Any:
     left.relu_()
     right.neg_()
     return right + left
+
+
+def parts(x: Tensor) -> Tensor:
+    y = torch.zeros_like(x)
+    y[:, :4, 1:] = x[:, 4:, :-1]
+    y[:, 5] = 2.0
+    return y + x
+
+
+def part_seen_before(x: Tensor) -> Tensor:
+    y = torch.ones(8, 12, device=x.device)
+    row, both = y[2], y[1:4]
+    y[2:3, 3:7] = x[0, :1, 0, :4]
+    row[:2].fill_(7.0)
+    both[:, -1].mul_(2)
+    return y * x[0, 0, 0]
+
+
+def places_after(x: Tensor) -> Tensor:
+    y = x * 1
+    values, places = y.max(1)
+    y.neg_()
+    return values + places + y.sum(1)
 
 
 def change_a_constant(x: Tensor) -> Any:
@@ -154,29 +177,75 @@ MAPPED: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "changed constant": lambda m, x: change_a_constant(x),
     "changed weight": change_a_weight,
     "constant": lambda m, x: m.vector * 2,
+    "spread": lambda m, x: x.std(1) + x.var((2, 3), unbiased=False, keepdim=True).sum(1),
+    "spread and mean": lambda m, x: sum(torch.var_mean(x, (1, 2)), x.mean() * 0),
+    "where": lambda m, x: torch.where(x > 0, x, torch.zeros_like(x)) + torch.where(x < 1, 1.0, x),
+    "logic": lambda m, x: ((x > 0) & (x < 1) | ~(x != 2)).float() + (x >= 0).to(x.dtype),
+    "index": lambda m, x: x[:, [0, 2]] + x[:, torch.tensor([3, -1])],
+    "index of two axes": lambda m, x: x[..., torch.tensor([[0, 3], [2, 1]]), torch.tensor([1, -1])],
+    "index_select": lambda m, x: x.index_select(2, torch.tensor([1, 0, 1])),
+    "gather": lambda m, x: x.gather(1, (x > 0).long()),
+    "flip": lambda m, x: x.flip(2, 3) + x.fliplr() + x.rot90(1, (2, 3)) + x.rot90(3, (2, 3)),
+    "unfold": lambda m, x: F.unfold(x, 3, padding=1, stride=2, dilation=2),
+    "fold": lambda m, x: F.fold(F.unfold(x, (3, 2), 1, 1, 2), (12, 12), (3, 2), 1, 1, 2),
+    "sliding windows": lambda m, x: x.unfold(2, 3, 2).unfold(3, 4, 1),
+    "unpool": lambda m, x: F.max_unpool2d(
+        *F.max_pool2d(x, 3, 2, return_indices=True), [3, 3], [2, 2], output_size=[12, 12]
+    ),
+    "indices": lambda m, x: F.max_pool2d(x, 3, 2, 1, return_indices=True, ceil_mode=True)[1],
+    "places": lambda m, x: x.argmax(1) + x.argmin(1) + x.max(1)[1] + x.argmax(),
+    "places of what was changed": lambda m, x: places_after(x),
+    "topk": lambda m, x: x.topk(3, 2)[0] * x.topk(3, 2, largest=False)[1],
+    "sort": lambda m, x: x.sort(1)[0] + x.argsort(1, descending=True),
+    "cumsum": lambda m, x: x.cumsum(1) + x.cumprod(-1),
+    "logsumexp": lambda m, x: x.logsumexp((1, 2)),
+    "any and all": lambda m, x: (x > 2).any(1).float() + (x > -9).all().float(),
+    "shrink": lambda m, x: F.hardshrink(x) + F.softshrink(x) + F.tanhshrink(x),
+    "threshold": lambda m, x: F.threshold(x, 0.1, 3.0),
+    "trigonometry": lambda m, x: x.sin() + x.cos() + x.tan() + x.sinh() + x.cosh() + x.atan(),
+    "arcs": lambda m, x: x.tanh().asin() + x.tanh().acos(),
+    "steps": lambda m, x: x.ceil() + x.round() + x.sign() + x.floor(),
+    "logarithms": lambda m, x: x.abs().log1p() + x.expm1() + (x.abs() + 1).log2().exp().log10(),
+    "modulo": lambda m, x: x % 0.3 + torch.fmod(x, 0.4) + torch.div(x, 0.3, rounding_mode="floor"),
+    "integers": lambda m, x: x.long() + (x * 3).int() * x,
+    "soft beta": lambda m, x: F.softplus(x, beta=2),
+    "grid": lambda m, x: F.grid_sample(x, torch.stack([x[:, 0], x[:, 1]], -1), align_corners=False),
+    "affine grid": lambda m, x: F.affine_grid(
+        x.mean((2, 3))[:, :6].reshape(-1, 2, 3), list(x.shape), align_corners=False
+    ),
+    "shuffle one image": lambda m, x: F.pixel_shuffle(x[0], 2),
+    "einsum of three": lambda m, x: torch.einsum("bchw,bchv,bcvz->bchz", x, x, x),
+    "rms_norm": lambda m, x: F.rms_norm(x, (12,), m.conv.weight.flatten()[:12], eps=1e-3),
+    "masked attention": lambda m, x: F.scaled_dot_product_attention(
+        x, x, x, attn_mask=torch.ones(12, 12).tril().bool()
+    ) + F.scaled_dot_product_attention(x, x, x, is_causal=True, scale=0.3),
+    "grouped attention": lambda m, x: F.scaled_dot_product_attention(
+        x, x[:, :4], x[:, 4:], attn_mask=x[0, 0], enable_gqa=True
+    ),
+    "norm pooling": lambda m, x: F.lp_pool2d(x.abs(), 3, 2, 1),
+    "triangles": lambda m, x: x.triu(1) - x.tril(),
+    "masked_fill": lambda m, x: x.masked_fill(x > 0, -1.0),
+    "one hot": lambda m, x: F.one_hot(x.argmax(1), 8),
+    "roll everything": lambda m, x: x.roll(5),
+    "write to a part": lambda m, x: parts(x),
+    "write to a part seen before": lambda m, x: part_seen_before(x),
 }  # fmt: skip
 
 UNMAPPED: dict[str, Callable[[Any, Tensor], Tensor]] = {
-    "std": lambda m, x: x.std(1),
-    "where": lambda m, x: torch.where(x > 0, x, torch.zeros_like(x)),
-    "index": lambda m, x: x[:, [0, 2]],
-    "flip": lambda m, x: x.flip(2),
+    "scatter": lambda m, x: x.scatter(1, (x > 0).long(), x),
     "weight from the input": lambda m, x: F.conv2d(x, x[:, :, :3, :3]),
-    "unfold": lambda m, x: F.unfold(x, 3),
-    "unpool": lambda m, x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), [2, 2]),
+    "random windows": lambda m, x: F.fractional_max_pool2d(x, 2, output_size=5),
     "divisor": lambda m, x: F.avg_pool2d(x, 3, divisor_override=2),
     "antialias": lambda m, x: F.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True),
-    "integers": lambda m, x: x.long(),
-    "comparison": lambda m, x: (x > 0) & (x < 1),
+    "bits": lambda m, x: x.long() & 3,
     "assign to a part": lambda m, x: x.clone().index_fill_(1, torch.tensor([0]), 1.0),
-    "write to a part": lambda m, x: part(x),
-    "cumsum": lambda m, x: x.cumsum(1),
+    "write to a diagonal": lambda m, x: diagonal(x),
 }
 
 
-def part(x: Tensor) -> Tensor:
+def diagonal(x: Tensor) -> Tensor:
     y = x.clone()
-    y[:, 0] = 1.0
+    y[0, 0].fill_diagonal_(1.0)
     return y
 
 
@@ -272,3 +341,53 @@ def test_a_layer_with_windows_computes_the_same(case: tuple[nn.Module, tuple[int
     with torch.no_grad():
         expected = module(x)
     np.testing.assert_allclose(result(graph, x), expected.numpy(), rtol=1e-4, atol=1e-4)
+
+
+# Operators of libraries that register their own ----------------------------------------------
+
+
+@pytest.fixture
+def deform_conv2d() -> Iterator[Callable[..., Tensor]]:
+    """An operator with the schema of ``torchvision::deform_conv2d`` that only knows its shape."""
+    if hasattr(torch.ops.torchvision, "deform_conv2d"):
+        yield torch.ops.torchvision.deform_conv2d
+        return
+    with torch.library._scoped_library("torchvision", "DEF") as library:
+        library.define(
+            "deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, "
+            "SymInt stride_h, SymInt stride_w, SymInt pad_h, SymInt pad_w, SymInt dilation_h, "
+            "SymInt dilation_w, SymInt groups, SymInt offset_groups, bool use_mask) -> Tensor"
+        )
+
+        def shape_only(x: Tensor, weight: Tensor, offset: Tensor, *_: Any) -> Tensor:
+            return x.new_empty((x.shape[0], weight.shape[0], *offset.shape[2:]))
+
+        library.impl("deform_conv2d", shape_only, "Meta")
+        yield torch.ops.torchvision.deform_conv2d
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+def test_a_deformable_convolution_is_read(
+    modulated: bool, deform_conv2d: Callable[..., Tensor]
+) -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.offset = nn.Conv2d(8, 27, 3, 2, 2)
+            self.weight = nn.Parameter(torch.randn(6, 4, 3, 3))
+            self.bias = nn.Parameter(torch.randn(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            moved = self.offset(x)
+            offset, mask = moved[:, :18], moved[:, 18:].sigmoid()
+            numbers = (2, 2, 2, 2, 1, 1, 2, 1)
+            return deform_conv2d(
+                x, self.weight, offset, mask, self.bias, *numbers, modulated
+            )  # fmt: skip
+
+    graph = read_module(Block().eval(), (1, 8, 12, 12))
+    node = next(n for n in graph.nodes if isinstance(n.op, DeformConv))
+    assert operator_text(node.op) == "deformconv 6 3/2 p2 g2"
+    assert len(node.inputs) == 2 + modulated
+    assert graph.shape(graph.outputs[0].value) == (1, 6, 7, 7)
+    assert parse(str(graph)) == graph

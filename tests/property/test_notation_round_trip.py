@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import find, given, settings
@@ -14,7 +15,7 @@ from convsmith.errors import ConvsmithError
 from convsmith.graph import Constant, Graph, GraphBuilder, Shape, parse
 from convsmith.graph import operators as ops
 from convsmith.graph.operators import Operator, roles
-from convsmith.graph.shape import parameter_shapes
+from convsmith.graph.shape import infer_shapes, parameter_shapes
 
 NAMES = st.one_of(
     st.from_regex(r"[a-z][a-z0-9_.]{0,6}", fullmatch=True),
@@ -85,6 +86,77 @@ PICKS: st.SearchStrategy[Literal["floor", "ceil", "round_prefer_floor", "round_p
 )
 
 
+ORDERS = st.sampled_from(["crd", "dcr"])
+
+
+def window(rank: int) -> dict[str, st.SearchStrategy[Any]]:
+    return {
+        "kernel": per_axis(SMALL, rank),
+        "stride": per_axis(SMALL, rank),
+        "padding": paddings(rank),
+        "dilation": per_axis(SMALL, rank),
+    }
+
+
+def unfold(rank: int) -> st.SearchStrategy[Operator]:
+    return st.builds(ops.Unfold, **window(rank))
+
+
+@st.composite
+def with_second(draw: st.DrawFn, x: Shape) -> tuple[Operator, list[Shape]]:
+    """Operators of several inputs, and the shapes of those behind the first."""
+    rank = len(x) - 2
+    kind = draw(st.sampled_from(["gather", "along", "where", "grid", "deform", "unpool", "einsum"]))
+    axis = draw(st.integers(0, len(x) - 1))
+    match kind:
+        case "gather":
+            return ops.Gather(axis=axis), [draw(st.sampled_from([(), (3,), (2, 2)]))]
+        case "along":
+            return ops.Gather(axis=axis, along=True), [x]
+        case "where":
+            return ops.Where(), [x, (1,)]
+        case "einsum" if len(x) > 1:
+            letters = "abcdefg"[: len(x)]
+            return ops.Einsum(equation=f"{letters},{letters}->{letters[0]}"), [x]
+        case "grid" if rank > 0:
+            op = draw(st.builds(ops.GridSample, aligned=st.booleans(),
+                mode=st.sampled_from(["nearest", "linear", "cubic"]),
+                beyond=st.sampled_from(["zeros", "border", "reflection"])))  # fmt: skip
+            return op, [(x[0], *(3,) * rank, rank)]
+        case "unpool" if rank > 0:
+            return ops.Unpool(size=draw(per_axis(st.integers(4, 9), rank))), [x]
+        case "deform" if rank > 0:
+            made = draw(st.builds(ops.DeformConv, channels=st.just(x[1] * 2),
+                groups=st.sampled_from([1, x[1]]), offset_groups=st.sampled_from([1, x[1]]),
+                bias=st.booleans(), **window(rank)))  # fmt: skip
+            unfolded = ops.Unfold(
+                **{
+                    name: getattr(made, name)
+                    for name in ("kernel", "stride", "padding", "dilation")
+                }
+            )
+            try:
+                shape = infer_shapes(unfolded, x)[0]
+            except ConvsmithError:
+                return ops.Where(), [x, x]
+            assert shape is not None
+            taps = made.offset_groups * math.prod(made.kernel)
+            offsets = (x[0], taps * rank, *shape[2:])
+            return made, [offsets, (x[0], taps, *shape[2:])][: draw(st.integers(1, 2))]
+    return ops.Where(), [x, x]
+
+
+def fold_of(x: Shape) -> st.SearchStrategy[tuple[Operator, Shape]]:
+    """A fold, and the shape of the columns that it takes."""
+    rank = len(x) - 2
+    size = tuple(s + 3 for s in x[2:])
+    ones = (1,) * rank
+    op = ops.Fold(
+        size=size, kernel=(2,) * rank, stride=ones, padding=((0, 0),) * rank, dilation=ones
+    )
+    return st.just((op, (x[0], x[1] * 2**rank, *(s - 1 for s in size))))
+
+
 @st.composite
 def resize(draw: st.DrawFn, x: Shape) -> Operator:
     rank = len(x) - 2
@@ -131,6 +203,13 @@ def operators(x: Shape) -> st.SearchStrategy[Operator]:
         st.builds(ops.Reduce, kind=st.sampled_from(ops.REDUCTIONS), axes=one_or_more,
                   keep=st.booleans()),
         st.builds(ops.Identity, kind=st.sampled_from(["identity", "dropout", "cast"])),
+        st.builds(ops.Cast, dtype=st.sampled_from(ops.TYPES)),
+        st.builds(ops.Flip, axes=one_or_more),
+        st.builds(ops.Cumulate, kind=st.sampled_from(["sum", "prod"]), axis=axis,
+                  exclusive=st.booleans(), reverse=st.booleans()),
+        st.builds(ops.TopK, count=st.just(1), axis=axis, largest=st.booleans()),
+        st.permutations("abcdefg"[:rank]).map(lambda p: ops.Einsum(
+            equation=f"{'abcdefg'[:rank]}->{''.join(p[:2])}")),
         st.builds(ops.Norm, kind=st.just("layer"), axes=st.integers(1, rank),
                   affine=st.booleans(), epsilon=NUMBERS),
         axis.map(lambda a: ops.Split(axis=a, sizes=(1, x[a] - 1) if x[a] > 1 else (1,))),
@@ -152,7 +231,12 @@ def operators(x: Shape) -> st.SearchStrategy[Operator]:
         st.builds(ops.Norm, kind=st.sampled_from(["batch", "instance"]), affine=st.booleans(),
                   epsilon=NUMBERS),
         st.builds(ops.Norm, kind=st.just("group"), groups=st.just(x[1]), affine=st.booleans()),
-        st.builds(ops.LocalResponseNorm, size=SMALL, alpha=NUMBERS, beta=NUMBERS, k=NUMBERS),
+        st.builds(ops.LocalResponseNorm, size=SMALL, alpha=NUMBERS, beta=NUMBERS, k=NUMBERS,
+                  lean=st.sampled_from(["upper", "lower"])),
+        st.builds(ops.Norm, kind=st.just("rms"), axes=st.just(1), affine=st.booleans()),
+        unfold(rank - 2),
+        st.builds(ops.SpaceToDepth, block=per_axis(st.integers(1, 2), rank - 2), order=ORDERS),
+        st.builds(ops.DepthToSpace, block=per_axis(st.integers(1, 2), rank - 2), order=ORDERS),
     ]  # fmt: skip
     return st.one_of(*any_rank, *images)
 
@@ -186,6 +270,13 @@ def graphs(draw: st.DrawFn) -> Graph:
             op = draw(kinds | st.builds(ops.Elementwise, kind=st.sampled_from(ops.ELEMENTWISE)))
         else:
             op = draw(operators(x)) if x else ops.Activation(kind="relu")
+            if x and draw(st.integers(0, 4)) == 0:
+                op, shapes = draw(with_second(x))
+                inputs += [builder.input(new_name(), shape) for shape in shapes]
+            elif len(x) > 2 and draw(st.integers(0, 9)) == 0:
+                op, columns = draw(fold_of(x))
+                inputs = [builder.input(new_name(), columns)]
+                x = columns
         name = new_name()
         try:
             parameters = shared(draw, builder, op, x, new_name)
@@ -241,4 +332,7 @@ def test_every_graph_parses_back_to_an_equal_one(graph: Graph) -> None:
     ],
 )
 def test_every_operator_takes_part(kind: type[Operator]) -> None:
-    assert isinstance(find(operators((1, 2, 6, 6)), lambda op: isinstance(op, kind)), kind)
+    x = (1, 4, 6, 6)
+    several = st.one_of(with_second(x), fold_of(x)).map(lambda pair: pair[0])
+    anything = st.one_of(operators(x), several)
+    assert isinstance(find(anything, lambda op: isinstance(op, kind)), kind)

@@ -281,6 +281,113 @@ def test_moving_elements_is_free_by_decision(op: Operator) -> None:
     assert of(op, X) == FREE
 
 
+# Samples, columns, contractions, places ---------------------------------------------
+
+
+def test_an_einsum_counts_from_the_left_to_the_right() -> None:
+    product = of(ops.Einsum(equation="ij,jk->ik"), (2, 3), (3, 4))
+    assert product == of(ops.MatMul(), (2, 3), (3, 4))
+    assert (product.macs, product.adds) == (24, 16)
+    # (2x3 by 3x4: 24 products, 16 additions), then (2x4 by 4x5: 40 products, 30 additions).
+    chain = of(ops.Einsum(equation="ij,jk,kl->il"), (2, 3), (3, 4), (4, 5))
+    assert (chain.macs, chain.adds) == (64, 46)
+    # The other order costs otherwise: 3x4 by 4x5 first is 60 products.
+    turned = of(ops.Einsum(equation="jk,kl,ij->il"), (3, 4), (4, 5), (2, 3))
+    assert turned.macs == 60 + 2 * 3 * 5
+    # An axis of one operand alone is summed before: 2 * 3 * 6 elements into 6, then 2 x 3 by 3.
+    assert of(ops.Einsum(equation="ijs,jk->ik"), (2, 3, 6), (3, 4)) == Cost(
+        macs=24, mults=24, adds=16 + 30
+    )
+    assert of(ops.Einsum(equation="ij->"), (2, 3)) == Cost(adds=5)
+    assert of(ops.Einsum(equation="ij->ji"), (2, 3)).flops == 0
+    assert of(ops.Einsum(equation="i,j->ij"), (2,), (3,)) == Cost(macs=6, mults=6)
+    assert of(ops.Einsum(equation="ij,jk->ik"), (2, 0), (0, 4)).flops == 0
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_linear_samples_weigh_the_corners_of_a_cell(rank: int) -> None:
+    """At 5 places: scale, floor and two shares per axis; corner weights; then per channel."""
+    x, grid = (2, 3, *(4,) * rank), (2, 5, *(1,) * (rank - 1), rank)
+    corners, places = 2**rank, 2 * 5
+    count = of(ops.GridSample(), x, grid)
+    assert count.mults == places * (rank + corners * (rank - 1) + 3 * corners)
+    assert count.adds == places * (rank + 2 * rank + 3 * (corners - 1))
+    assert count.others == places * rank
+    held = of(ops.GridSample(beyond="border"), x, grid)
+    assert held.others == 3 * count.others
+    nearest = of(ops.GridSample(mode="nearest"), x, grid)
+    assert (nearest.mults, nearest.adds, nearest.others) == (places * rank,) * 3
+    assert count.macs == nearest.macs == 0
+
+
+def test_a_deformable_convolution_is_samples_and_a_convolution() -> None:
+    op = ops.DeformConv(
+        channels=8, kernel=(3, 3), stride=(1, 1), padding=((1, 1),) * 2, dilation=(1, 1)
+    )
+    x, offset, factors = (1, 4, 5, 6), (1, 18, 5, 6), (1, 9, 5, 6)
+    plain = of(parse("4@5x6 > conv 8 3 p1").nodes[0].op, x)
+    count = of(op, x, offset)
+    samples = 5 * 6 * 9
+    assert count.macs == plain.macs == 5 * 6 * 8 * 4 * 9
+    assert count.mults == plain.mults + samples * (4 + 4 * 4)
+    assert count.adds == plain.adds + samples * (2 + 4 + 4 * 3)
+    assert count.others == samples * 2
+    assert of(op, x, offset, factors).mults == count.mults + samples * 4
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_folding_adds_what_meets(stride: int, dilation: int) -> None:
+    """Against a count of how often every position is written."""
+    op = ops.Fold(size=(9,), kernel=(3,), stride=(stride,), padding=((1, 1),), dilation=(dilation,))
+    windows = (9 + 2 - 2 * dilation - 1) // stride + 1
+    met = Counter(w * stride + tap * dilation for w in range(windows) for tap in range(3))
+    count = of(op, (2, 4 * 3, windows))
+    assert count == Cost(adds=2 * 4 * sum(times - 1 for times in met.values()))
+
+
+WIDE = (2, 4, 6, 8)
+
+
+def test_places_and_orders_are_comparisons() -> None:
+    assert of(ops.Where(), WIDE, WIDE, (1,)).others == 2 * 4 * 6 * 8
+    assert of(ops.Reduce(kind="argmax", axes=(1,)), WIDE).others == 2 * 6 * 8 * 3
+    assert of(ops.TopK(count=1, axis=3), WIDE).others == 2 * 4 * 6 * 7
+    assert of(ops.TopK(count=2, axis=3), WIDE).others == 2 * 4 * 6 * (7 + 6)
+    assert of(ops.TopK(count=8, axis=3), WIDE).others == 2 * 4 * 6 * min(28, 8 * 3)
+    assert of(ops.TopK(count=0, axis=3), WIDE).flops == 0
+    assert of(ops.Cumulate(axis=3), WIDE) == Cost(adds=2 * 4 * 6 * 7)
+    assert of(ops.Cumulate(axis=3, kind="prod", exclusive=True), WIDE) == Cost(mults=2 * 4 * 6 * 6)
+    lines, elements = 2 * 4 * 6, 2 * 4 * 6 * 8
+    assert of(ops.Reduce(kind="logsumexp", axes=(3,)), WIDE) == Cost(
+        adds=elements + lines * 7 + lines, others=lines * 7 + elements + lines
+    )
+
+
+def test_rms_normalization_has_no_mean() -> None:
+    layer = of(ops.Norm(kind="layer", axes=1), WIDE)
+    rms = of(ops.Norm(kind="rms", axes=1), WIDE)
+    sets, elements = 2 * 4 * 6, 2 * 4 * 6 * 8
+    assert (rms.mults, rms.adds, rms.others) == (3 * elements, sets * 7 + sets, 3 * sets)
+    assert rms.flops < layer.flops
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        ops.Flip(axes=(2,)),
+        ops.Cast(dtype="int64"),
+        ops.DepthToSpace(block=(2, 2)),
+        ops.SpaceToDepth(block=(2, 2)),
+        ops.Unfold(kernel=(3, 3), stride=(1, 1), padding=((0, 0),) * 2, dilation=(1, 1)),
+    ],
+)
+def test_what_only_moves_elements_is_free(op: Operator) -> None:
+    assert of(op, X) == FREE
+    assert of(ops.Gather(), (50, 8), (2, 7)) == FREE
+    assert of(ops.Unpool(size=(12, 12)), X, X) == FREE
+
+
 def test_every_operator_has_a_row_in_the_table() -> None:
     kinds = [
         kind

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from convsmith.analysis import Axis, Field, Window, backward, chain, fields, forward, seen
-from convsmith.analysis.looking import moves
+from convsmith.analysis.field.moves import moves
 from convsmith.errors import GraphError, UnsupportedOperatorError
+from convsmith.graph import Graph, parse
 from convsmith.graph import operators as ops
-from convsmith.graph import parse
-from convsmith.sources.zoo import network
+from convsmith.graph.operators import Conv, Pool
+from convsmith.sources.zoo import NETWORKS, network
 
 
 def sizes(notation: str) -> list[int | None]:
@@ -48,7 +51,9 @@ def test_vgg16() -> None:
     [
         ("resnet50", "layer4.2.relu_out", 427),
         ("resnet18", "layer4.1.relu_out", 435),
-        ("mobilenet_v1", "block13.pointwise.relu", 315),
+        ("resnet50_v1", "layer4.2.relu_out", 483),
+        ("mobilenet_v1", "block13.relu_1", 315),
+        ("inception_v3", "Mixed_7c.concat", 1311),
         ("alexnet", "features.12", 195),
         ("vdsr", "add", 41),
         ("srcnn", "conv3", 17),
@@ -58,6 +63,48 @@ def test_published_fields(name: str, value: str, size: int) -> None:
     found = fields(network(name))[value]
     assert found.size == (size, size)
     assert found.status == "exact"
+
+
+def with_same_padding(graph: Graph, *, pools_only: bool = False) -> Graph:
+    """The network as TensorFlow pads it."""
+    kinds = Pool if pools_only else Conv | Pool
+    return replace(
+        graph,
+        nodes=tuple(
+            replace(node, op=replace(node.op, same="upper"))
+            if isinstance(node.op, kinds) and max(node.op.kernel) > 1
+            else node
+            for node in graph.nodes
+        ),
+    )
+
+
+def test_effective_padding_of_tensorflow_networks() -> None:
+    """Araujo, Norris & Sim (2019), table 2, for an input of 224 (Inception: 299)."""
+    mobilenet = fields(with_same_padding(network("mobilenet_v1")))["block13.relu_1"]
+    assert (mobilenet.size, mobilenet.padding) == ((315, 315), (126, 126))
+    # TF-Slim pads strided convolutions of ResNet-v1 explicitly, and only its pool by SAME.
+    resnet = fields(with_same_padding(network("resnet50_v1"), pools_only=True))
+    assert resnet["layer4.2.relu_out"].size == (483, 483)
+    assert resnet["layer4.2.relu_out"].padding == (239, 239)
+    assert fields(network("inception_v3"))["Mixed_7c.concat"].padding == (618, 618)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenet_v3_large"])
+def test_squeeze_and_excite_networks_have_a_local_field_and_a_flag(name: str) -> None:
+    graph = network(name)
+    found = fields(graph)
+    last = [node.name for node in graph.nodes if found[node.name].status == "exact"][-1]
+    field = found[last]
+    assert strides(field) == ["32", "32"]
+    assert field.everywhere == (True, True)
+    assert field.to_dict()["global"] is True
+    assert {field.status for field in found.values()} == {"exact", "global"}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_network_of_the_zoo_has_an_unknown_field(name: str) -> None:
+    assert "unknown" not in {field.status for field in fields(network(name)).values()}
 
 
 def test_a_unet_has_an_exact_field_in_every_phase() -> None:
@@ -178,15 +225,28 @@ def test_squeeze_and_excite_keeps_its_local_field() -> None:
     )
     found = fields(parse(listing))
     assert (found["g"].status, found["g"].size) == ("global", (16, 16))
-    assert (found["m"].status, found["m"].size) == ("global", (3, 3))
-    assert (found["b"].status, found["b"].size) == ("global", (5, 5))
+    assert (found["m"].status, found["m"].size, found["m"].is_global) == ("exact", (3, 3), True)
+    assert (found["b"].status, found["b"].size, found["b"].is_global) == ("exact", (5, 5), True)
     assert found["b"].reason == "s sees the whole input"
+    assert found["a"].to_dict() == {
+        "size": [3, 3], "stride": ["1", "1"], "offset": ["-1", "-1"], "status": "exact",
+    }  # fmt: skip
+    assert found["b"].to_dict() == {
+        "size": [5, 5], "stride": ["1", "1"], "offset": ["-2", "-2"], "status": "exact",
+        "global": True, "reason": "s sees the whole input",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("norm", ["instancenorm", "groupnorm 2", "layernorm 2"])
 def test_normalization_over_positions_is_global_beside_a_local_field(norm: str) -> None:
     field = last(f"4@16 > conv 4 3 p1 > {norm}")
-    assert (field.status, field.size) == ("global", (3, 3))
+    assert (field.status, field.size, field.everywhere) == ("exact", (3, 3), (True, True))
+    assert field.reason.endswith("norm1 sees the whole input")
+
+
+def test_a_mean_along_one_axis_is_global_along_that_axis() -> None:
+    field = last("4@16 > conv 4 3 p1 > softmax 3 > conv 4 3 p1")
+    assert (field.status, field.size, field.everywhere) == ("exact", (5, 5), (False, True))
 
 
 @pytest.mark.parametrize(
@@ -204,17 +264,17 @@ def test_attention_over_positions_is_global() -> None:
         "s = matmul (k t)\np = softmax -1 (s)\nv = matmul (p k)\nreturn v"
     )
     found = fields(parse(listing))
-    assert found["t"].status == "upper-bound"
+    assert found["t"].status == "exact"
     assert (found["v"].status, found["v"].size) == ("global", (8, 8))
 
 
 # Honest limits --------------------------------------------------------------------
 
 
-def test_branches_of_different_strides_are_unknown() -> None:
+def test_branches_of_different_strides_are_an_upper_bound() -> None:
     listing = "x : 1@8\na = maxpool 2/2 (x)\nb = slice 2:0:4:1 3:0:4:1 (x)\nc = add (a b)\nreturn c"
     field = fields(parse(listing))["c"]
-    assert (field.status, field.size) == ("unknown", (None, None))
+    assert (field.status, field.size) == ("upper-bound", (8, 8))
     assert field.reason == "c joins branches of strides 2 and 1"
     assert seen(parse(listing), "c")[0].intervals == ((0, 1), (1, 3), (2, 5), (3, 7))
 
@@ -295,6 +355,13 @@ def test_a_phase_that_sees_nothing_is_no_hole_in_the_size() -> None:
     axis = last("1@4 > deconv 1 1/3").axes[0]
     assert axis == Axis(phases=((0, 0), None, None), step=1)
     assert axis.size == 1
+
+
+def test_rows_joined_to_a_line_are_found_again_when_they_are_cut() -> None:
+    for size in (16, 224, 8192):  # the last is too long to be written down as a rule
+        notation = f"4@{size} > conv 4 3/2 p1 > flatten 2 > reshape 1,4,{size // 2},{size // 2}"
+        field = last(f"{notation} > conv 4 3 p1")
+        assert (field.status, field.size, field.offset) == ("exact", (7, 7), (-3, -3))
 
 
 def test_every_operator_has_a_row_in_the_table() -> None:

@@ -20,33 +20,42 @@ PACKAGE = REPOSITORY / "src" / "convsmith"
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
-    "parallel": set(),
+    "parallel": {"errors"},
     "results": {"errors"},
     "graph": {"errors", "parallel"},
     "sources": {"errors", "files", "graph", "parallel"},
     "analysis": {"errors", "results", "graph"},
+    "linting": {"errors", "files", "results", "graph", "analysis"},
     "signal": {"errors", "results", "graph"},
-    "kernel": {"errors"},
-    "conv": {"errors", "results", "graph", "kernel"},
-    "runtime": {"errors", "parallel", "results", "graph", "sources", "conv"},
+    "kernel": {"errors", "files", "parallel"},
+    "conv": {"errors", "files", "parallel", "results", "graph", "kernel"},
+    "acceleration": {"errors", "graph", "sources", "conv"},
+    "runtime": {"errors", "parallel", "results", "graph", "sources", "kernel", "conv"},
     "rewrite": {"errors", "files", "parallel", "results", "graph", "analysis"},
     "report": {
         *("errors", "files", "results", "graph"),
-        *("analysis", "signal", "conv", "runtime", "rewrite", "optimization"),
+        *("analysis", "linting", "signal", "conv", "runtime", "rewrite", "optimization", "diagnosis"),
     },
 }
+MAY_IMPORT["comparison"] = {"errors", "results", "graph", "sources", "analysis", "runtime"}
+MAY_IMPORT["diagnosis"] = {"errors", "parallel", "results", "kernel", "conv", "runtime"}
 MAY_IMPORT["optimization"] = set(MAY_IMPORT) - {"report"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT, "__init__"}
 MAY_IMPORT["__init__"] = set(MAY_IMPORT) - {"cli"}
+MAY_IMPORT["testing"] = {"errors", "files", "results", "graph", "sources", "analysis"}
 
 # Rooms whose imports of convsmith all wait until a name is used.
 LAZY = {"__init__"}
 
 # Only these rooms load the package; naming its types for a type checker loads nothing.
 FOREIGN: dict[str, set[str]] = {
-    "torch": {"sources"},
+    "torch": {"sources", "acceleration", "runtime"},
     "onnx": {"sources"},
     "onnxruntime": {"runtime"},
+    "openvino": {"runtime"},
+    "ncnn": {"runtime"},
+    "MNN": {"runtime"},
+    "llvmlite": {"kernel"},
 }
 
 NO_SUBJECT = {"utils", "util", "helpers", "helper", "common", "misc"}

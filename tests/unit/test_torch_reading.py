@@ -17,8 +17,11 @@ from convsmith.errors import ConvsmithError, SourceError, UsageError
 from convsmith.graph.operators import (
     Activation,
     Conv,
+    DepthToSpace,
+    Einsum,
     Elementwise,
     Flatten,
+    Flip,
     GlobalPool,
     Identity,
     Reshape,
@@ -223,9 +226,11 @@ def test_inputs_are_named_by_the_parameters_of_forward(inputs: Any, names: list[
         (lambda x: x.double(), [Identity(kind="cast")]),
         (lambda x: x.float().contiguous().detach(), []),
         (lambda x: 1 - x, [Elementwise(kind="sub")]),
-        (lambda x: x.flip(2), [Unsupported(kind="aten.flip", shapes=((1, 4, 8, 8),))]),
-        (lambda x: F.relu(x.cumsum(1)), [
-            Unsupported(kind="aten.cumsum", shapes=((1, 4, 8, 8),)), Activation(kind="relu"),
+        (lambda x: x.flip(2), [Flip(axes=(2,))]),
+        (lambda x: F.pixel_shuffle(x, 2), [DepthToSpace(block=(2, 2))]),
+        (lambda x: torch.einsum("...ij->...ji", x), [Einsum(equation="abij->abji")]),
+        (lambda x: F.relu(x.renorm(2, 1, 1.0)), [
+            Unsupported(kind="aten.renorm", shapes=((1, 4, 8, 8),)), Activation(kind="relu"),
         ]),
         (lambda x: F.max_pool2d(x, 2, return_indices=True)[1], None),
     ],

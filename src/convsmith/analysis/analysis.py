@@ -2,120 +2,20 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from convsmith.analysis.cost import UNSUPPORTED, Cost, Status, cost
+from convsmith.analysis import views
 from convsmith.analysis.field import Field, fields
+from convsmith.analysis.ledger import Row, Total, kind, ledger, totals
+from convsmith.analysis.memory import Memory, memory, value_bytes
+from convsmith.analysis.views import View
 from convsmith.errors import UsageError
-from convsmith.graph import Graph, Node, Shape, operator_text
-from convsmith.graph import operators as operator_classes
+from convsmith.graph import Graph, Shape
 from convsmith.results import Result
 
-__all__ = ["Analysis", "OutputValue", "Row", "Total", "Unsupported", "analyze"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """What one node costs and sees.
-
-    Attributes:
-        name: The node.
-        op: The class of its operator.
-        text: The operator in the notation.
-        inputs: Shapes of the values it reads, constants left out; ``None`` if unknown.
-        outputs: Shapes of the values it makes.
-        params: Distinct learnable scalars it uses.
-        macs: Multiply-accumulate pairs, bias excluded.
-        mults: Multiplications.
-        adds: Additions.
-        others: Comparisons, divisions, exponentials, roots.
-        weight_bytes: Bytes of all its constants, stored statistics included.
-        read_bytes: Bytes of the values it reads.
-        write_bytes: Bytes of the values it makes, as if each were stored.
-        status: ``counted``, ``free`` or ``unsupported``.
-        rf: The receptive field of its (first) output.
-    """
-
-    name: str
-    op: str
-    text: str
-    inputs: tuple[Shape | None, ...]
-    outputs: tuple[Shape | None, ...]
-    params: int
-    macs: int
-    mults: int
-    adds: int
-    others: int
-    weight_bytes: int
-    read_bytes: int
-    write_bytes: int
-    status: Status
-    rf: Field
-
-    @property
-    def flops(self) -> int:
-        """All operations: ``mults + adds + others``."""
-        return self.mults + self.adds + self.others
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the row as JSON-ready data."""
-        return {
-            "name": self.name,
-            "op": self.op,
-            "text": self.text,
-            "inputs": [shape and list(shape) for shape in self.inputs],
-            "outputs": [shape and list(shape) for shape in self.outputs],
-            "params": self.params,
-            "macs": self.macs,
-            "mults": self.mults,
-            "adds": self.adds,
-            "others": self.others,
-            "flops": self.flops,
-            "weight_bytes": self.weight_bytes,
-            "read_bytes": self.read_bytes,
-            "write_bytes": self.write_bytes,
-            "status": self.status,
-            "rf": self.rf.to_dict(),
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Total:
-    """Sums over a network; shared tensors count once.
-
-    ``peak_activation_bytes`` is the most that values alive at one time take, when the nodes run
-    in their order and every value is dropped after its last use.
-    """
-
-    params: int
-    macs: int
-    mults: int
-    adds: int
-    others: int
-    weight_bytes: int
-    peak_activation_bytes: int
-
-    @property
-    def flops(self) -> int:
-        """All operations: ``mults + adds + others``."""
-        return self.mults + self.adds + self.others
-
-    def to_dict(self) -> dict[str, int]:
-        """Returns the sums as JSON-ready data."""
-        return {
-            "params": self.params,
-            "macs": self.macs,
-            "mults": self.mults,
-            "adds": self.adds,
-            "others": self.others,
-            "flops": self.flops,
-            "weight_bytes": self.weight_bytes,
-            "peak_activation_bytes": self.peak_activation_bytes,
-        }
+__all__ = ["Analysis", "OutputValue", "Unsupported", "analyze"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,10 +50,61 @@ class Analysis(Result):
     total: Total
     outputs: Mapping[str, OutputValue]
     unsupported: tuple[Unsupported, ...]
+    memory: Memory
     convention: str = "exact"
 
+    def by_layer(self) -> View:
+        """Sums up nothing: one group for every node, with its share of the network."""
+        return self._view("layer", views.by_layer(self.rows))
+
+    def by_module(self, depth: int | None = None) -> View:
+        """Sums up by module, each before the modules in it; shared tensors count once in each.
+
+        Args:
+            depth: How deep modules may lie; deeper ones belong to the one that they are in.
+
+        Raises:
+            UsageError: If the depth is less than 1.
+
+        >>> from convsmith.graph import parse
+        >>> [group.name for group in analyze(parse("3@8 > conv 4 3 > relu")).by_module().groups]
+        ['conv1', 'relu1']
+        """
+        return self._view("module", views.by_module(self.rows, depth), depth)
+
+    def by_operator(self) -> View:
+        """Sums up by operator, in the notation's words; the one with most operations first.
+
+        >>> from convsmith.graph import parse
+        >>> view = analyze(parse("3@8 > conv 4 3 > relu > conv 4 3 > relu")).by_operator()
+        >>> [(group.name, group.layers, group.macs) for group in view.groups]
+        [('conv', 2, 6192), ('relu', 2, 0)]
+        """
+        return self._view("operator", views.by_operator(self.rows))
+
+    def _view(
+        self, by: views.Grouping, groups: tuple[views.Group, ...], depth: int | None = None
+    ) -> View:
+        return View(
+            source=self.source,
+            convention=self.convention,
+            by=by,
+            depth=depth,
+            groups=groups,
+            total=self.total,
+            unsupported=tuple(item.name for item in self.unsupported),
+        )
+
     def to_dict(self) -> dict[str, Any]:
-        """Returns the analysis as JSON-ready data, schema ``convsmith.analysis/1``."""
+        """Returns the analysis as JSON-ready data, schema ``convsmith.analysis/1``.
+
+        A row's ``reason`` says why it is free or unsupported (else it is empty),
+        ``alive_bytes`` what all values take that are alive while it runs,
+        ``arithmetic_intensity`` how many operations it has per byte that it moves (weights, values
+        read and written), or ``null``; ``module`` is the dotted path of its module. ``memory`` is
+        the moment of the peak: the node ``at`` which it is, and the values ``alive`` then, largest
+        first; ``complete`` is false where shapes are not known and bytes are lower bounds.
+        """
         return {
             "schema": "convsmith.analysis/1",
             "source": self.source,
@@ -166,17 +117,19 @@ class Analysis(Result):
                 for name, value in self.outputs.items()
             },
             "unsupported": [{"name": item.name, "op": item.op} for item in self.unsupported],
+            "memory": self.memory.to_dict(),
         }
 
 
-def analyze(graph: Graph) -> Analysis:
-    """Counts the exact cost of every node, and finds what it sees of the input.
+def analyze(graph: Graph, convention: str = "exact") -> Analysis:
+    """Counts the cost of every node, and finds what it sees of the input.
 
     Args:
         graph: A network, as ``convsmith.load`` returns it; it needs no weights.
+        convention: ``exact``, or the tool or paper whose way of counting is wanted.
 
     Raises:
-        UsageError: If it is no graph.
+        UsageError: If it is no graph, or there is no such convention.
         ShapeError: If its sizes do not fit.
 
     >>> from convsmith.graph import parse
@@ -189,121 +142,27 @@ def analyze(graph: Graph) -> Analysis:
             remedy="read it first: convsmith.analyze(convsmith.load(source))",
         )
     sight = fields(graph)
-    sizes = _value_bytes(graph)
-    rows = tuple(_row(graph, node, sight, sizes) for node in graph.nodes)
-    used = {name for node in graph.nodes for name in _constants(graph, node)}
-    return Analysis(
+    sizes = value_bytes(graph)
+    stored = memory(graph, sizes)
+    rows = ledger(graph, sight, sizes, stored.curve)
+    analysis = Analysis(
         source=graph.source,
         inputs={value.name: value.shape for value in graph.inputs},
         rows=rows,
-        total=Total(
-            params=_parameters(graph, used),
-            macs=sum(row.macs for row in rows),
-            mults=sum(row.mults for row in rows),
-            adds=sum(row.adds for row in rows),
-            others=sum(row.others for row in rows),
-            weight_bytes=_constant_bytes(graph, used),
-            peak_activation_bytes=_peak(graph, sizes),
-        ),
+        total=totals(rows, stored.peak_bytes),
         outputs={
             output.name: OutputValue(shape=graph.shapes[output.value], rf=sight[output.value])
             for output in graph.outputs
         },
         unsupported=tuple(
-            Unsupported(name=row.name, op=_kind(graph.by_name[row.name]))
+            Unsupported(name=row.name, op=kind(graph.by_name[row.name]))
             for row in rows
             if row.status == "unsupported"
         ),
+        memory=stored,
     )
+    if convention == "exact":
+        return analysis
+    from convsmith.analysis.conventions import apply  # its tables are for those who ask for them
 
-
-def _kind(node: Node) -> str:
-    if isinstance(node.op, operator_classes.Unsupported):
-        return node.op.kind
-    return type(node.op).__name__
-
-
-def _row(graph: Graph, node: Node, sight: Mapping[str, Field], sizes: Mapping[str, int]) -> Row:
-    constants = _constants(graph, node)
-    values = [used for used in node.inputs if used not in graph.constants]
-    count = _cost(graph, node)
-    return Row(
-        name=node.name,
-        op=type(node.op).__name__,
-        text=operator_text(node.op),
-        inputs=tuple(graph.shapes[value] for value in values),
-        outputs=tuple(graph.shapes[value] for value in node.outputs),
-        params=_parameters(graph, constants),
-        macs=count.macs,
-        mults=count.mults,
-        adds=count.adds,
-        others=count.others,
-        weight_bytes=_constant_bytes(graph, constants),
-        read_bytes=sum(sizes[value] for value in dict.fromkeys(values)),
-        write_bytes=sum(sizes[value] for value in node.outputs),
-        status=count.status,
-        rf=sight[node.name],
-    )
-
-
-def _cost(graph: Graph, node: Node) -> Cost:
-    inputs = tuple(s for used in node.inputs if (s := graph.shapes[used]) is not None)
-    output = graph.shapes[node.name]
-    if output is None or len(inputs) < len(node.inputs):
-        return UNSUPPORTED
-    return cost(node.op, inputs, output)
-
-
-def _constants(graph: Graph, node: Node) -> set[str]:
-    """All constants of a node, its parameters and those among its inputs."""
-    return {*node.parameters, *(used for used in node.inputs if used in graph.constants)}
-
-
-def _parameters(graph: Graph, names: Iterable[str]) -> int:
-    return sum(c.size for name in names if (c := graph.constants[name]).learnable)
-
-
-def _constant_bytes(graph: Graph, names: Iterable[str]) -> int:
-    return sum(_bytes(graph.constants[n].shape, graph.constants[n].dtype) for n in names)
-
-
-# Memory ---------------------------------------------------------------------------
-
-
-def _bytes(shape: Shape, dtype: str) -> int:
-    """Bytes of a tensor; the digits of a type's name are its bits."""
-    bits = re.search(r"\d+", dtype)
-    return -(-math.prod(shape) * (int(bits.group()) if bits else 8) // 8)
-
-
-def _value_bytes(graph: Graph) -> dict[str, int]:
-    """Bytes of every value; a node's outputs have the type of its first input.
-
-    A value whose shape is not known has 0. A cast from integers makes float32.
-    """
-    types = {value.name: value.dtype for value in graph.inputs}
-    sizes = {value.name: _bytes(value.shape, value.dtype) for value in graph.inputs}
-    for node in graph.nodes:
-        dtype = next((types[used] for used in node.inputs if used in types), "float32")
-        match node.op:
-            case operator_classes.Identity(kind="cast") if "float" not in dtype:
-                dtype = "float32"
-        for made in node.outputs:
-            shape = graph.shapes[made]
-            types[made] = dtype
-            sizes[made] = 0 if shape is None else _bytes(shape, dtype)
-    return sizes
-
-
-def _peak(graph: Graph, sizes: Mapping[str, int]) -> int:
-    """The most bytes alive at one time, when nodes run in order."""
-    kept = {output.value for output in graph.outputs}
-    last = {used: node.name for node in graph.nodes for used in node.inputs}
-    alive = sum(sizes[value.name] for value in graph.inputs)
-    peak = alive
-    for node in graph.nodes:
-        alive += sum(sizes[made] for made in node.outputs)
-        peak = max(peak, alive)
-        done = {*node.inputs, *node.outputs} - kept
-        alive -= sum(sizes[v] for v in done if v in sizes and last.get(v, node.name) == node.name)
-    return peak
+    return apply(analysis, graph, convention)

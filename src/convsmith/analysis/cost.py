@@ -18,8 +18,27 @@ Decisions, which hold for every network alike:
 * ``exp``, ``tanh``, ``erf``, a power, a root, a division and a comparison are one ``other`` each.
 * Linear interpolation weighs 2 values per interpolated axis and output (4 in two dimensions),
   cubic 4 (16); the weights are the same for every image and are not counted.
+* A deformable convolution first makes its samples, then convolves them (only that are ``macs``).
+  Per moved tap, at each output: one addition per axis for the place, and the weights of a linear
+  sample; per input channel the sample itself; with factors one multiplication more.
+* A sample between pixels of n axes: per axis one ``other`` (the floor) and two subtractions (the
+  two shares), per corner of the cell n - 1 multiplications (its weight); these serve all channels.
+  Per channel one multiplication per corner, and one addition less. A cubic sample has one share
+  and 4 weights per axis, which are polynomials of it by Horner's rule (3 multiplications and 3
+  additions each), and 4^n corners.
+  A grid's coordinates are scaled to pixels first: one multiplication and one addition per axis,
+  and two ``others`` (comparisons) where the border or a reflection holds them inside.
+* An ``einsum`` is evaluated from the left to the right, two operands at a time, whatever order
+  would be cheapest: an axis that only one of the two has, and nothing behind them needs, is
+  summed before; the products of a pair are ``macs``, as those of a matrix product are.
+* Folding adds what meets: one addition per element that does not come first at its place, also
+  for those that the padding cuts away.
+* ``topk`` of n elements counts the comparisons of k passes over what is left, or those of a merge
+  sort, n ceil(log2 n), if these are fewer. ``where`` is one ``other`` per element, a running sum
+  has n - 1 additions; ``logsumexp`` subtracts the maximum first.
 * Free, because they only move elements or give them other names: reshape, flatten, transpose,
-  concat, split, slice, pad, expand, identity, dropout, cast, nearest resizing.
+  concat, split, slice, pad, expand, identity, dropout, cast, flip, gather (embedding), unfold,
+  unpool, depth to space and back, nearest resizing.
 """
 
 from __future__ import annotations
@@ -29,15 +48,25 @@ from dataclasses import dataclass
 from functools import singledispatch
 from typing import Literal
 
+from convsmith.graph.contraction import contractions
 from convsmith.graph.operators import (
     Activation,
     AdaptivePool,
+    Cast,
     Concat,
     Conv,
+    Cumulate,
+    DeformConv,
+    DepthToSpace,
+    Einsum,
     Elementwise,
     Expand,
     Flatten,
+    Flip,
+    Fold,
+    Gather,
     GlobalPool,
+    GridSample,
     Identity,
     Linear,
     LocalResponseNorm,
@@ -51,10 +80,15 @@ from convsmith.graph.operators import (
     Resize,
     Slice,
     Softmax,
+    SpaceToDepth,
     Split,
+    TopK,
     Transpose,
     Unary,
+    Unfold,
+    Unpool,
     Unsupported,
+    Where,
 )
 from convsmith.graph.shape import Shape
 
@@ -148,6 +182,66 @@ def _(op: MatMul, inputs: tuple[Shape, ...], output: Shape) -> Cost:
     return _dot_products(math.prod(output), inputs[0][-1], bias=False)
 
 
+@cost.register
+def _(op: Einsum, inputs: tuple[Shape, ...], output: Shape) -> Cost:
+    steps = list(contractions(op.equation, inputs))
+    macs = sum(step.products for step in steps)
+    return Cost(macs=macs, mults=macs, adds=sum(step.sums for step in steps))
+
+
+# Samples between pixels -----------------------------------------------------------
+
+
+def _samples(mode: str, axes: int, places: int, channels: int) -> Cost:
+    """Values of ``channels`` planes at real positions, ``places`` in all (batch included)."""
+    if mode == "nearest":
+        return Cost(others=axes * places)
+    width = 2 if mode == "linear" else 4
+    corners = width**axes
+    shares = (0, 2) if mode == "linear" else (12, 12 + 1)
+    per_place = shares[0] * axes + corners * (axes - 1)
+    return Cost(
+        mults=places * (per_place + channels * corners),
+        adds=places * (shares[1] * axes + channels * (corners - 1)),
+        others=places * axes,
+    )
+
+
+@cost.register
+def _(op: GridSample, inputs: tuple[Shape, ...], output: Shape) -> Cost:
+    axes, places = len(output) - 2, output[0] * math.prod(output[2:])
+    made = _samples(op.mode, axes, places, output[1])
+    held = 0 if op.beyond == "zeros" else 2 * axes * places
+    return Cost(
+        mults=made.mults + axes * places,
+        adds=made.adds + axes * places,
+        others=made.others + held,
+    )
+
+
+@cost.register
+def _(op: DeformConv, inputs: tuple[Shape, ...], output: Shape) -> Cost:
+    x, axes, taps = inputs[0], len(op.kernel), math.prod(op.kernel)
+    positions = x[0] * math.prod(output[2:])
+    places = positions * taps * op.offset_groups
+    made = _samples("linear", axes, places, x[1] // op.offset_groups)
+    factors = positions * taps * x[1] if len(inputs) > 2 else 0
+    products = _dot_products(math.prod(output), x[1] // op.groups * taps, op.bias)
+    return Cost(
+        macs=products.macs,
+        mults=products.mults + made.mults + factors,
+        adds=products.adds + made.adds + axes * places,
+        others=made.others,
+    )
+
+
+@cost.register
+def _(op: Fold, inputs: tuple[Shape, ...], output: Shape) -> Cost:
+    x = inputs[0]
+    reached = math.prod(map(_reached, x[2:], op.kernel, op.stride, op.dilation))
+    return Cost(adds=max(math.prod(x) - math.prod(output[:2]) * reached, 0))
+
+
 # Pooling and reductions -----------------------------------------------------------
 
 
@@ -200,9 +294,29 @@ def _(op: Reduce, inputs: tuple[Shape, ...], output: Shape) -> Cost:
             return Cost(adds=folds, others=elements)
         case "l2norm":
             return Cost(mults=elements, adds=folds, others=outputs)
-        case "max" | "min":
+        case "max" | "min" | "argmax" | "argmin":
             return Cost(others=folds)
+        case "logsumexp":  # maximum, minus it, exp, sum, log, plus it
+            return Cost(adds=elements + folds + outputs, others=folds + elements + outputs)
     return UNSUPPORTED
+
+
+@cost.register
+def _(op: Cumulate, inputs: tuple[Shape, ...], output: Shape) -> Cost:
+    elements = math.prod(output)
+    used = output[op.axis] - 1 - op.exclusive
+    folds = elements // output[op.axis] * max(used, 0) if elements else 0
+    return Cost(adds=folds) if op.kind == "sum" else Cost(mults=folds)
+
+
+@cost.register
+def _(op: TopK, inputs: tuple[Shape, ...], output: Shape) -> Cost:
+    x = inputs[0]
+    size, count = x[op.axis], output[op.axis]
+    lines = math.prod(x) // size if size else 0
+    passes = count * (size - 1) - count * (count - 1) // 2
+    merges = size * (size - 1).bit_length() if size else 0
+    return Cost(others=lines * min(passes, merges))
 
 
 # Normalization --------------------------------------------------------------------
@@ -222,6 +336,8 @@ def _(op: Norm, inputs: tuple[Shape, ...], output: Shape) -> Cost:
         case _:
             sets = math.prod(x[: len(x) - op.axes])
     folds = max(elements - sets, 0)
+    if op.kind == "rms":  # sum of squares, epsilon; divide, root, reciprocal
+        return Cost(mults=(2 + op.affine) * elements, adds=folds + sets, others=3 * sets)
     # Sum; subtract the mean; sum of squares; epsilon. Divide, divide, root, reciprocal.
     return Cost(
         mults=(2 + op.affine) * elements,
@@ -282,6 +398,11 @@ def _(op: Activation, inputs: tuple[Shape, ...], output: Shape) -> Cost:
 
 
 @cost.register
+def _(op: Where, inputs: tuple[Shape, ...], output: Shape) -> Cost:
+    return Cost(others=math.prod(output))
+
+
+@cost.register
 def _(op: Unary, inputs: tuple[Shape, ...], output: Shape) -> Cost:
     elements = math.prod(output)
     return Cost(mults=elements) if op.kind == "square" else Cost(others=elements)
@@ -311,15 +432,22 @@ def _(op: Resize, inputs: tuple[Shape, ...], output: Shape) -> Cost:
 # No arithmetic --------------------------------------------------------------------
 
 
+@cost.register(Cast)
 @cost.register(Concat)
+@cost.register(DepthToSpace)
 @cost.register(Expand)
 @cost.register(Flatten)
+@cost.register(Flip)
+@cost.register(Gather)
 @cost.register(Identity)
 @cost.register(Pad)
 @cost.register(Reshape)
 @cost.register(Slice)
+@cost.register(SpaceToDepth)
 @cost.register(Split)
 @cost.register(Transpose)
+@cost.register(Unfold)
+@cost.register(Unpool)
 def _(op: Operator, inputs: tuple[Shape, ...], output: Shape) -> Cost:
     return FREE
 

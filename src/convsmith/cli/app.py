@@ -6,8 +6,16 @@ from typing import Annotated
 
 import typer
 
+from convsmith.cli import bench as benching
+from convsmith.cli import compare as comparing
+from convsmith.cli import diff as differing
+from convsmith.cli import explain as explaining
 from convsmith.cli import optimize as optimizing
 from convsmith.cli.analyze import analyze
+from convsmith.cli.doctor import doctor
+from convsmith.cli.lint import EXAMPLES as LINT_EXAMPLES
+from convsmith.cli.lint import lint
+from convsmith.cli.rule import rule
 
 __all__ = ["app"]
 
@@ -17,6 +25,10 @@ _EXAMPLES = """
 convsmith optimize network.onnx --data photographs -o smaller.onnx
 
 convsmith analyze zoo:resnet50
+
+convsmith analyze zoo:resnet50 --by module --depth 2
+
+convsmith diff baseline.json network.onnx --max-macs +2%
 
 convsmith analyze network.onnx --input 1,3,512,512 --format csv -o costs.csv
 
@@ -34,6 +46,13 @@ app = typer.Typer(
 )
 app.command(epilog=optimizing.EXAMPLES)(optimizing.optimize)
 app.command()(analyze)
+app.command(epilog=explaining.EXAMPLES)(explaining.explain)
+app.command(epilog=LINT_EXAMPLES)(lint)
+app.command()(rule)
+app.command(epilog=differing.EXAMPLES)(differing.diff)
+app.command(epilog=comparing.EXAMPLES)(comparing.compare)
+app.command(epilog=benching.EXAMPLES)(benching.bench)
+app.command()(doctor)
 
 
 def _show_version(wanted: bool) -> None:

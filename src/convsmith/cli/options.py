@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from convsmith.results import Result
 
 __all__ = [
+    "ConventionOption",
     "DebugOption",
     "ForceOption",
     "FormatOption",
@@ -23,6 +25,7 @@ __all__ = [
     "OutputOption",
     "QuietOption",
     "SourceArgument",
+    "StrictOption",
     "Target",
     "target",
 ]
@@ -62,7 +65,19 @@ OutputOption = Annotated[
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress, no notes: only results.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
+ConventionOption = Annotated[
+    str,
+    typer.Option(
+        "--convention", metavar="NAME", help="Count as a tool or a paper does: thop, fvcore, ..."
+    ),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Exit with 1 if the costs of a layer are not known.")
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")]
+
+_NAMED = 10
+"""So many layers are named in a warning."""
 
 _ENDINGS = {
     ".txt": "text",
@@ -72,6 +87,7 @@ _ENDINGS = {
     ".markdown": "markdown",
     ".html": "html",
     ".htm": "html",
+    ".sarif": "sarif",
 }
 
 
@@ -92,12 +108,39 @@ class Target:
         """
         from convsmith.files import write_atomically
         from convsmith.report import render
+        from convsmith.report.wording import encodable
 
         if self.file is None:
-            sys.stdout.write(render(result, self.form, color=_wants_color()))
+            rendered = render(result, self.form, color=_wants_color())
+            sys.stdout.write(encodable(rendered, sys.stdout.encoding or "ascii"))
             return
         write_atomically(self.file, render(result, self.form).encode(), overwrite=self.force)
         self.note(f"wrote {self.file}")
+
+    def report_uncounted(self, layers: Sequence[tuple[str, str]], *, strict: bool) -> None:
+        """Warns of layers whose costs are not known, also with ``--quiet``.
+
+        Args:
+            layers: Their names and operators.
+            strict: Whether that is a finding.
+
+        Raises:
+            Exit: With code 1, if it is.
+        """
+        if not layers:
+            return
+        named = ", ".join(f"{name} ({op})" for name, op in layers[:_NAMED])
+        more = f" and {len(layers) - _NAMED} more" if len(layers) > _NAMED else ""
+        kind = "error" if strict else "warning"
+        self.warn(f"{kind}: not counted, and left out of the totals: {named}{more}.")
+        if strict:
+            raise typer.Exit(1)
+
+    def warn(self, message: str) -> None:
+        """Says something that must not be missed, on stderr, also with ``--quiet``."""
+        from convsmith.report.wording import plain
+
+        sys.stderr.write(f"convsmith: {plain(message)}\n")
 
     def note(self, message: str) -> None:
         """Says something on the side, on stderr, unless ``--quiet``."""
@@ -105,8 +148,24 @@ class Target:
             sys.stderr.write(f"convsmith: {message}\n")
 
 
-def target(*, json: bool, form: str | None, file: Path | None, quiet: bool, force: bool) -> Target:
+def target(
+    *,
+    json: bool,
+    form: str | None,
+    file: Path | None,
+    quiet: bool,
+    force: bool,
+    further: Sequence[str] = (),
+) -> Target:
     """Makes sense of the options that all verbs share, before the work begins.
+
+    Args:
+        json: Whether ``--json`` was given.
+        form: What ``--format`` says.
+        file: What ``-o`` says.
+        quiet: Whether to say nothing on the side.
+        force: Whether a file may be replaced.
+        further: Formats that this verb has besides those of all.
 
     Raises:
         UsageError: If they contradict each other.
@@ -117,9 +176,10 @@ def target(*, json: bool, form: str | None, file: Path | None, quiet: bool, forc
 
     if json and form not in (None, "json"):
         raise UsageError(f"--json and --format {form} contradict each other", remedy="give one")
-    if form is not None and form not in FORMATS:
+    formats = (*FORMATS, *further)
+    if form is not None and form not in formats:
         raise UsageError(
-            f"there is no format {form!r}", place="--format", remedy=f"use {', '.join(FORMATS)}"
+            f"there is no format {form!r}", place="--format", remedy=f"use {', '.join(formats)}"
         )
     if json:
         form = "json"

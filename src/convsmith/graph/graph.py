@@ -14,7 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from convsmith.errors import ConvsmithError, GraphError, ShapeError
-from convsmith.graph.operators import Activation, Operator, Split, Unsupported, arity, roles
+from convsmith.graph.operators import (
+    Activation,
+    Operator,
+    Unsupported,
+    arity,
+    results,
+    roles,
+)
 from convsmith.graph.shape import Shape, infer_shapes, parameter_shapes
 
 __all__ = ["Constant", "Graph", "GraphBuilder", "Input", "Node", "Output", "Provenance"]
@@ -105,10 +112,10 @@ class Node:
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the values it makes: its own, then ``name:1``, ``name:2``, ..."""
-        match self.op:
-            case Split(sizes=made) | Unsupported(shapes=made):
-                return (self.name, *(f"{self.name}:{i}" for i in range(1, len(made))))
-        return (self.name,)
+        count = results(self.op)
+        if count == 1:
+            return (self.name,)
+        return (self.name, *(f"{self.name}:{i}" for i in range(1, count)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -261,7 +268,7 @@ def apply_operator(op: Operator, inputs: list[Shape | None], name: str) -> tuple
     if isinstance(op, Unsupported):
         return op.shapes
     if len(known) < len(inputs):
-        return (None,) * (len(op.sizes) if isinstance(op, Split) else 1)
+        return (None,) * results(op)
     try:
         return infer_shapes(op, *known)
     except ConvsmithError as error:
@@ -399,7 +406,7 @@ class GraphBuilder:
             GraphError: If an output is not known.
         """
         pairs = [(o, o) if isinstance(o, str) else o for o in outputs]
-        return Graph(
+        graph = Graph(
             inputs=tuple(self._inputs),
             nodes=tuple(self._nodes),
             outputs=tuple(Output(name=public, value=value) for public, value in pairs),
@@ -407,6 +414,11 @@ class GraphBuilder:
             source=source,
             origin=origin,
         )
+        # What was checked node by node need not be found again.
+        shapes = {name: self.shapes[name] for name in self._constants}
+        shapes.update(self.shapes)
+        graph.__dict__["shapes"] = MappingProxyType(shapes)
+        return graph
 
     def _take(self, name: str) -> None:
         if name in self._names:

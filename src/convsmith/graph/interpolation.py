@@ -17,7 +17,7 @@ import numpy.typing as npt
 from convsmith.graph.operators import Resize
 from convsmith.graph.shape import infer_shapes
 
-__all__ = ["resize", "source_position", "taps"]
+__all__ = ["keys", "resize", "source_position", "taps"]
 
 Array = npt.NDArray[Any]
 
@@ -69,11 +69,12 @@ def taps(op: Resize, output: int, before: int, after: int, axis: int) -> list[tu
     else:
         left = floor(position)
         share = float(position - left)
-        weighted = [(left + i, _keys(abs(share - i))) for i in (-1, 0, 1, 2)]
+        weighted = [(left + i, keys(abs(share - i))) for i in (-1, 0, 1, 2)]
     return [(min(max(index, 0), before - 1), weight) for index, weight in weighted if weight]
 
 
-def _keys(distance: float) -> float:
+def keys(distance: float) -> float:
+    """The weight of a pixel at a distance from a sample (Keys 1981, equation 4)."""
     a = _CUBIC
     if distance <= 1:
         return ((a + 2) * distance - (a + 3)) * distance**2 + 1

@@ -83,6 +83,18 @@ _UNARIES: dict[str, Callable[[Array], Array]] = {
     "reciprocal": np.reciprocal,
     "square": np.square,
     "floor": np.floor,
+    "ceil": np.ceil,
+    "round": np.round,  # halves go to the even neighbour
+    "sign": np.sign,
+    "not": np.logical_not,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tan": np.tan,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
 }
 
 

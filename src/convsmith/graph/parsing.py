@@ -13,11 +13,12 @@ from convsmith.errors import ConvsmithError, NotationError
 from convsmith.graph.graph import Constant, Graph, GraphBuilder, apply_operator
 from convsmith.graph.operators import Concat, Elementwise, Flatten, Linear, Operator, roles
 from convsmith.graph.shape import Shape, parameter_shapes
-from convsmith.graph.words import Reader, Token, read_operator, read_shape
+from convsmith.graph.tokens import Reader, Token, read_shape
+from convsmith.graph.words import read_operator
 
 __all__ = ["parse"]
 
-MOST_STEPS = 100_000
+MOST_STEPS = 20_000
 """How many steps repeated blocks may unfold to; no real network comes near."""
 
 DEEPEST = 100

@@ -15,12 +15,21 @@ from convsmith.graph.graph import Graph, Node
 from convsmith.graph.operators import (
     Activation,
     AdaptivePool,
+    Cast,
     Concat,
     Conv,
+    Cumulate,
+    DeformConv,
+    DepthToSpace,
+    Einsum,
     Elementwise,
     Expand,
     Flatten,
+    Flip,
+    Fold,
+    Gather,
     GlobalPool,
+    GridSample,
     Identity,
     Linear,
     LocalResponseNorm,
@@ -35,13 +44,18 @@ from convsmith.graph.operators import (
     Resize,
     Slice,
     Softmax,
+    SpaceToDepth,
     Split,
+    TopK,
     Transpose,
     Unary,
+    Unfold,
+    Unpool,
     Unsupported,
+    Where,
     roles,
 )
-from convsmith.graph.shape import Shape
+from convsmith.graph.shape import Shape, Windowed
 
 __all__ = ["listing", "operator_text", "shape_text"]
 
@@ -61,7 +75,7 @@ def _padding(padding: Padding) -> str:
     return _flat(padding)
 
 
-def _window(op: Conv | Pool, default_stride: bool) -> str:
+def _window(op: Windowed, default_stride: bool) -> str:
     words = [_axes(op.kernel)]
     if not default_stride:
         words[0] += f"/{_axes(op.stride)}"
@@ -115,7 +129,36 @@ def _(op: Pool) -> str:
         words.append("ceil")
     if not op.count_padding:
         words.append("nopadcount")
+    if op.indices:
+        words.append("indices")
     return " ".join(words)
+
+
+@operator_text.register
+def _(op: DeformConv) -> str:
+    words = [f"deformconv {op.channels} {_window(op, set(op.stride) == {1})}"]
+    if op.groups != 1:
+        words.append(f"g{op.groups}")
+    if op.offset_groups != 1:
+        words.append(f"og{op.offset_groups}")
+    if not op.bias:
+        words.append("nobias")
+    return " ".join(words)
+
+
+@operator_text.register
+def _(op: Unpool) -> str:
+    return f"unpool {_axes(op.size)}"
+
+
+@operator_text.register
+def _(op: Unfold) -> str:
+    return f"unfold {_window(op, set(op.stride) == {1})}"
+
+
+@operator_text.register
+def _(op: Fold) -> str:
+    return f"fold {_axes(op.size)} {_window(op, set(op.stride) == {1})}"
 
 
 @operator_text.register
@@ -135,6 +178,7 @@ def _(op: Norm) -> str:
         "instance": "instancenorm",
         "group": f"groupnorm {op.groups}",
         "layer": f"layernorm {op.axes}",
+        "rms": f"rmsnorm {op.axes}",
     }[op.kind]
     affine = "" if op.affine else " noaffine"
     return word + affine + _options(eps=_number(op.epsilon, 1e-5))
@@ -142,7 +186,8 @@ def _(op: Norm) -> str:
 
 @operator_text.register
 def _(op: LocalResponseNorm) -> str:
-    return f"lrn {op.size}" + _options(
+    lean = " lower" if op.lean == "lower" else ""
+    return f"lrn {op.size}{lean}" + _options(
         alpha=_number(op.alpha, 1e-4), beta=_number(op.beta, 0.75), k=_number(op.k, 1.0)
     )
 
@@ -162,6 +207,28 @@ def _(op: Unary) -> str:
 
 
 @operator_text.register
+def _(op: Where) -> str:
+    return "where"
+
+
+@operator_text.register
+def _(op: Cast) -> str:
+    return f"cast {op.dtype}"
+
+
+@operator_text.register
+def _(op: Cumulate) -> str:
+    flags = " exclusive" * op.exclusive + " reverse" * op.reverse
+    return f"cum{op.kind} {op.axis}{flags}"
+
+
+@operator_text.register
+def _(op: TopK) -> str:
+    axis = _options(axis=None if op.axis == -1 else op.axis)
+    return f"topk {op.count}{axis}" + ("" if op.largest else " smallest")
+
+
+@operator_text.register
 def _(op: Softmax) -> str:
     return f"{'logsoftmax' if op.log else 'softmax'} {op.axis}"
 
@@ -174,6 +241,11 @@ def _(op: Linear) -> str:
 @operator_text.register
 def _(op: MatMul) -> str:
     return "matmul"
+
+
+@operator_text.register
+def _(op: Einsum) -> str:
+    return f"einsum {json.dumps(op.equation)}"
 
 
 @operator_text.register
@@ -199,6 +271,27 @@ def _(op: Slice) -> str:
         f"{axis}:{start}:{'' if stop is None else stop}:{step}"
         for axis, start, stop, step in op.ranges
     )
+
+
+@operator_text.register
+def _(op: Flip) -> str:
+    return f"flip {','.join(map(str, op.axes))}"
+
+
+@operator_text.register
+def _(op: Gather) -> str:
+    axis = _options(axis=None if op.axis == 0 else op.axis)
+    return f"gather{axis}" + (" along" if op.along else "")
+
+
+@operator_text.register
+def _(op: DepthToSpace) -> str:
+    return f"depthtospace {_axes(op.block)}" + (" dcr" if op.order == "dcr" else "")
+
+
+@operator_text.register
+def _(op: SpaceToDepth) -> str:
+    return f"spacetodepth {_axes(op.block)}" + (" dcr" if op.order == "dcr" else "")
 
 
 @operator_text.register
@@ -239,6 +332,12 @@ def _(op: Resize) -> str:
     if op.rounding != "floor":
         words.append(op.rounding)
     return " ".join(words)
+
+
+@operator_text.register
+def _(op: GridSample) -> str:
+    words = ["gridsample", op.mode, op.beyond, "aligned" if op.aligned else ""]
+    return " ".join(word for word in words if word and word not in ("linear", "zeros"))
 
 
 @operator_text.register

@@ -1,32 +1,43 @@
-"""Reads the words of one line: tokens, shapes and operators, each error with its column.
+"""Reads the words of operators, each error with its column.
 
 The inverse of :func:`convsmith.graph.printing.operator_text`.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fractions import Fraction
+from typing import Any, Literal
 
-from convsmith.errors import NotationError
+from convsmith.errors import ShapeError
+from convsmith.graph.contraction import read_equation
 from convsmith.graph.operators import (
     ACTIVATIONS,
     ELEMENTWISE,
     REDUCTIONS,
+    TYPES,
     UNARIES,
     Activation,
     AdaptivePool,
+    Cast,
     Concat,
     Conv,
+    Cumulate,
+    DeformConv,
+    DepthToSpace,
+    Einsum,
     Elementwise,
     Expand,
     Flatten,
+    Flip,
+    Fold,
+    Gather,
     GlobalPool,
+    GridSample,
     Identity,
     Linear,
     LocalResponseNorm,
@@ -39,132 +50,24 @@ from convsmith.graph.operators import (
     Reduce,
     Reshape,
     Resize,
+    Rounding,
+    Same,
     Slice,
     Softmax,
+    SpaceToDepth,
     Split,
+    TopK,
     Transpose,
     Unary,
+    Unfold,
+    Unpool,
     Unsupported,
+    Where,
 )
 from convsmith.graph.shape import Shape
+from convsmith.graph.tokens import Reader, Token, read_shape
 
 __all__ = ["Reader", "Token", "read_operator", "read_shape"]
-
-# Tokens ---------------------------------------------------------------------------
-
-_TOKEN = re.compile(r'\s*(?:("(?:[^"\\]|\\.)*")|([^\s>\[\]|()+{}"]+)|([>\[\]|()+{}]))')
-_PUNCTUATION = frozenset(">[]|()+{}")
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A word, a quoted name or a punctuation mark, and the column where it starts."""
-
-    text: str
-    column: int
-    quoted: bool = False
-
-    def is_(self, *words: str) -> bool:
-        """Whether this is one of the given words, unquoted."""
-        return not self.quoted and self.text in words
-
-
-class Reader:
-    """The tokens of one line, with errors that point at the column."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.tokens: list[Token] = []
-        self.at = 0
-        position, end = 0, len(text.rstrip())
-        while position < end:
-            match = _TOKEN.match(text, position)
-            if match is None:
-                column = position + len(text[position:]) - len(text[position:].lstrip())
-                raise NotationError(
-                    "a quoted name does not end", text=text, column=column, remedy='add a "'
-                )
-            quoted, word, mark = match.groups()
-            group = 1 if quoted else 2 if word else 3
-            value = self._unquote(quoted, match.start(1)) if quoted else word or mark
-            self.tokens.append(Token(value, match.start(group), bool(quoted)))
-            # "<1,2>" is one word although ">" separates: join it again.
-            if word and word.startswith("<") and text[match.end() : match.end() + 1] == ">":
-                self.tokens[-1] = Token(word + ">", match.start(group))
-                position = match.end() + 1
-            else:
-                position = match.end()
-
-    def _unquote(self, quoted: str, column: int) -> str:
-        try:
-            return str(json.loads(quoted))
-        except ValueError:
-            raise NotationError(
-                "this quoted name has a bad escape", text=self.text, column=column
-            ) from None
-
-    def peek(self) -> Token | None:
-        """The next token, left in place; ``None`` at the end."""
-        return self.tokens[self.at] if self.at < len(self.tokens) else None
-
-    def next_is(self, *words: str) -> bool:
-        """Whether the next token is one of the given words."""
-        token = self.peek()
-        return token is not None and token.is_(*words)
-
-    def take(self, expected: str) -> Token:
-        """Takes any token; ``expected`` says in the error what should have been there."""
-        token = self.peek()
-        if token is None:
-            raise self.error(f"the text ends, expected {expected}")
-        self.at += 1
-        return token
-
-    def mark(self, mark: str) -> Token:
-        """Takes this punctuation mark and nothing else."""
-        token = self.peek()
-        if token is None or not token.is_(mark):
-            found = "the text ends" if token is None else f"found {token.text!r}"
-            raise self.error(f"{found}, expected {mark!r}")
-        self.at += 1
-        return token
-
-    def words(self) -> list[Token]:
-        """The words up to the next punctuation."""
-        start = self.at
-        while (token := self.peek()) and (token.quoted or token.text not in _PUNCTUATION):
-            self.at += 1
-        return self.tokens[start : self.at]
-
-    def error(self, fact: str, token: Token | None = None, remedy: str = "") -> NotationError:
-        """An error at a token, by default the next one."""
-        token = token or self.peek()
-        column = len(self.text.rstrip()) if token is None else token.column
-        return NotationError(fact, text=self.text, column=column, remedy=remedy)
-
-
-def read_shape(reader: Reader, token: Token) -> Shape:
-    """Reads a shape, such as ``3@224x224``, ``8x3@32`` or ``<1,1000>``.
-
-    Raises:
-        NotationError: With the caret under the token.
-    """
-    text = token.text
-    if re.fullmatch(r"<(\d{1,18}(,\d{1,18})*)?>", text, re.ASCII):
-        return tuple(int(part) for part in text[1:-1].split(",") if part)
-    match = re.fullmatch(r"(?:(\d{1,18})x)?(\d{1,18})@(\d{1,18}(?:x\d{1,18}){0,2})", text, re.ASCII)
-    if match is None:
-        raise reader.error(
-            f"found {text!r}, expected an input shape", token, "such as 3@224x224 (C@HxW)"
-        )
-    batch, channels, spatial = match.groups()
-    sizes = tuple(map(int, spatial.split("x")))
-    if len(sizes) == 1:
-        sizes *= 2
-    return (int(batch or 1), int(channels), *sizes)
-
-
-# Operators ------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -186,9 +89,17 @@ class _Words:
             raise self.reader.error(f"{self.head.text!r} needs {expected}", self.reader.peek())
         return self.rest.pop(0)
 
-    def integer(self, expected: str) -> int:
+    def integer(self, expected: str, minimum: int = 1) -> int:
         token = self.take(expected)
-        return self._int(token.text, token, expected)
+        return self._int(token.text, token, expected, minimum)
+
+    def number(self, expected: str) -> int:
+        return self.integer(expected, -(2**62))
+
+    def sizes(self, expected: str) -> tuple[int, ...]:
+        """The next word, per axis."""
+        token = self.take(expected)
+        return self.axes(token.text, token, expected)
 
     def _int(self, text: str, token: Token, expected: str, minimum: int = 1) -> int:
         if not re.fullmatch(r"-?\d{1,18}", text, re.ASCII):
@@ -262,16 +173,18 @@ def _read_padding(words: _Words) -> tuple[Padding, str | None]:
     zero: Padding = ((0, 0),) * words.rank
     if same:
         return zero, "upper" if same == "psame" else "lower"
-    if token is None:
-        return zero, None
+    return (zero if token is None else _padding_numbers(words, token)), None
+
+
+def _padding_numbers(words: _Words, token: Token) -> Padding:
     if "," not in token.text:
-        return tuple((p, p) for p in words.axes(token.text, token, "padding", 0)), None
+        return tuple((p, p) for p in words.axes(token.text, token, "padding", 0))
     values = tuple(words._int(p, token, "padding", 0) for p in token.text.split(","))
     if len(values) != 2 * words.rank:
         raise words.reader.error(
             f"padding has {len(values)} numbers, {words.rank} axes need {2 * words.rank}", token
         )
-    return tuple(zip(values[: words.rank], values[words.rank :], strict=True)), None
+    return tuple(zip(values[: words.rank], values[words.rank :], strict=True))
 
 
 def _read_kernel(words: _Words) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
@@ -297,7 +210,8 @@ def _read_conv(words: _Words, *, transposed: bool = False, depthwise: bool = Fal
     kernel, stride = _read_kernel(words)
     padding, same = _read_padding(words)
     groups = words.prefixed("g")
-    extra = words.prefixed("o")
+    token = words.prefixed("o")
+    extra = () if token is None else words.axes(token.text, token, "padding", 0)
     return Conv(
         channels=channels,
         kernel=kernel,
@@ -311,9 +225,9 @@ def _read_conv(words: _Words, *, transposed: bool = False, depthwise: bool = Fal
         if groups is None
         else words._int(groups.text, groups, "a number of groups"),
         bias=not words.flag("nobias"),
-        rounding="ceil" if words.flag("ceil") else "floor",
+        rounding=_read_rounding(words),
         transposed=transposed,
-        output_padding=() if extra is None else words.axes(extra.text, extra, "padding", 0),
+        output_padding=extra if any(extra) else (),  # as it is printed: zeros are left out
     )
 
 
@@ -327,9 +241,93 @@ def _read_pool(words: _Words, kind: str) -> Operator:
         padding=padding,
         same=same,  # type: ignore[arg-type]
         dilation=_read_dilation(words),
-        rounding="ceil" if words.flag("ceil") else "floor",
+        rounding=_read_rounding(words),
         count_padding=not words.flag("nopadcount"),
+        indices=kind == "max" and bool(words.flag("indices")),
     )
+
+
+def _read_rounding(words: _Words) -> Rounding:
+    return "ceil" if words.flag("ceil") else "floor"
+
+
+def _read_plain_window(words: _Words) -> dict[str, Any]:
+    """A window without SAME padding and ``ceil``."""
+    kernel, stride = _read_kernel(words)
+    token = words.prefixed("p")
+    padding: Padding = ((0, 0),) * words.rank
+    if token is not None:
+        padding = _padding_numbers(words, token)
+    return {
+        "kernel": kernel,
+        "stride": stride or (1,) * words.rank,
+        "padding": padding,
+        "dilation": _read_dilation(words),
+    }
+
+
+def _read_deform_conv(words: _Words) -> Operator:
+    channels = words.integer("a number of output channels")
+    given = {"offset_groups": words.prefixed("og"), "groups": words.prefixed("g")}
+    groups: dict[str, Any] = {
+        name: words._int(token.text, token, "a number of groups")
+        for name, token in given.items()
+        if token is not None
+    }
+    return DeformConv(
+        channels=channels,
+        bias=not words.flag("nobias"),
+        **groups,
+        **_read_plain_window(words),
+    )
+
+
+def _read_fold(words: _Words) -> Operator:
+    return Fold(size=words.sizes("an image size"), **_read_plain_window(words))
+
+
+def _read_block(words: _Words, kind: type[DepthToSpace] | type[SpaceToDepth]) -> Operator:
+    order = words.flag("crd", "dcr") or "crd"
+    return kind(block=words.sizes("a block size"), order=order)  # type: ignore[arg-type]
+
+
+def _read_grid_sample(words: _Words) -> Operator:
+    return GridSample(
+        mode=words.flag("nearest", "linear", "cubic") or "linear",  # type: ignore[arg-type]
+        beyond=words.flag("zeros", "border", "reflection") or "zeros",  # type: ignore[arg-type]
+        aligned=bool(words.flag("aligned")),
+    )
+
+
+def _read_einsum(words: _Words) -> Operator:
+    token = words.take('an equation, such as "ij,jk->ik"')
+    try:
+        read_equation(token.text)
+    except ShapeError as error:
+        raise words.reader.error(error.fact, token, error.remedy) from None
+    return Einsum(equation=token.text)
+
+
+def _read_cumulate(words: _Words, kind: Literal["sum", "prod"]) -> Operator:
+    exclusive, reverse = bool(words.flag("exclusive")), bool(words.flag("reverse"))
+    axis = words.number("an axis")
+    return Cumulate(kind=kind, axis=axis, exclusive=exclusive, reverse=reverse)
+
+
+def _read_top(words: _Words) -> Operator:
+    axis, largest = words.axis_option(-1), not words.flag("smallest")
+    return TopK(count=words.integer("how many", 0), axis=axis, largest=largest)
+
+
+def _read_cast(words: _Words) -> Operator:
+    if not words.rest:
+        return Identity(kind="cast")
+    token = words.take("a type")
+    if token.text not in TYPES:
+        raise words.reader.error(
+            f"found {token.text!r}, expected a type", token, f"one of {', '.join(TYPES)}"
+        )
+    return Cast(dtype=token.text)
 
 
 def _read_adaptive(words: _Words, kind: str) -> Operator:
@@ -341,12 +339,12 @@ def _read_adaptive(words: _Words, kind: str) -> Operator:
 
 
 def _read_norm(words: _Words, kind: str) -> Operator:
-    number = words.integer("a number") if kind in ("group", "layer") else 1
+    number = words.integer("a number") if kind in ("group", "layer", "rms") else 1
     epsilon = words.option("eps")
     return Norm(
         kind=kind,  # type: ignore[arg-type]
         groups=number if kind == "group" else 1,
-        axes=number if kind == "layer" else 1,
+        axes=number if kind in ("layer", "rms") else 1,
         affine=not words.flag("noaffine"),
         epsilon=1e-5 if epsilon is None else epsilon,
     )
@@ -354,8 +352,10 @@ def _read_norm(words: _Words, kind: str) -> Operator:
 
 def _read_lrn(words: _Words) -> Operator:
     size = words.integer("a number of channels")
+    lean: Same = "lower" if words.flag("lower") else "upper"
     given = {name: words.option(name) for name in ("alpha", "beta", "k")}
-    return LocalResponseNorm(size=size, **{n: v for n, v in given.items() if v is not None})
+    numbers: dict[str, Any] = {n: v for n, v in given.items() if v is not None}
+    return LocalResponseNorm(size=size, lean=lean, **numbers)
 
 
 def _read_activation(words: _Words) -> Operator:
@@ -476,7 +476,23 @@ _OPERATORS: dict[str, Callable[[_Words], Operator]] = {
     "instancenorm": lambda w: _read_norm(w, "instance"),
     "groupnorm": lambda w: _read_norm(w, "group"),
     "layernorm": lambda w: _read_norm(w, "layer"),
+    "rmsnorm": lambda w: _read_norm(w, "rms"),
     "lrn": _read_lrn,
+    "deformconv": _read_deform_conv,
+    "unpool": lambda w: Unpool(size=w.sizes("an output size")),
+    "unfold": lambda w: Unfold(**_read_plain_window(w)),
+    "fold": _read_fold,
+    "where": lambda w: Where(),
+    "cast": _read_cast,
+    "cumsum": lambda w: _read_cumulate(w, "sum"),
+    "cumprod": lambda w: _read_cumulate(w, "prod"),
+    "topk": _read_top,
+    "einsum": _read_einsum,
+    "gather": lambda w: Gather(axis=w.axis_option(0), along=bool(w.flag("along"))),
+    "flip": lambda w: Flip(axes=_read_list(w, "axes, such as 2,3")),
+    "depthtospace": lambda w: _read_block(w, DepthToSpace),
+    "spacetodepth": lambda w: _read_block(w, SpaceToDepth),
+    "gridsample": _read_grid_sample,
     "softmax": lambda w: _read_softmax(w, False),
     "logsoftmax": lambda w: _read_softmax(w, True),
     "fc": _read_linear,
@@ -496,7 +512,7 @@ _OPERATORS: dict[str, Callable[[_Words], Operator]] = {
     **{kind: lambda w: Unary(kind=w.head.text) for kind in UNARIES},
     **{kind: lambda w: Elementwise(kind=w.head.text) for kind in ELEMENTWISE},
     **dict.fromkeys(REDUCTIONS, _read_reduce),
-    **{kind: lambda w: Identity(kind=w.head.text) for kind in ("identity", "dropout", "cast")},
+    **{kind: lambda w: Identity(kind=w.head.text) for kind in ("identity", "dropout")},
 }
 
 

@@ -211,6 +211,26 @@ class Value:
             f"{kind} zeroinitializer)",
         )
 
+    def load_lanes(self, begin: int, end: int, lanes: int, offset: Value | int = 0) -> Value:
+        """Reads lanes ``begin`` to ``end`` of ``lanes`` elements, zeros for the rest.
+
+        Which are not touched.
+        """
+        begin, end = max(begin, 0), min(end, lanes)
+        if begin >= end:
+            return self.code.splat(0.0, lanes)
+        if begin == 0:
+            return self.load_first(end, lanes, offset)
+        kind = _vector(lanes)
+        mask = ", ".join(f"i1 {int(begin <= i < end)}" for i in range(lanes))
+        name = f"@llvm.masked.load.v{lanes}f32.p0"
+        self.code.unit.declare(f"declare {kind} {name}(ptr, <{lanes} x i1>, {kind})")
+        return self.code.assign(
+            kind,
+            f"call {kind} {name}(ptr align 4 {self.at(offset).name}, <{lanes} x i1> <{mask}>, "
+            f"{kind} zeroinitializer)",
+        )
+
     def store_first(self, value: Value, count: int | Value, offset: Value | int = 0) -> None:
         """Writes the first ``count`` lanes of a vector; the memory behind them is not touched."""
         lanes = lanes_of(value.kind)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from convsmith.kernel.emit import Code, Value
 
-__all__ = ["copy", "gather_row_first", "gather_row_last", "transpose", "zero"]
+__all__ = ["copy", "gather_row_first", "gather_row_last", "load_spaced", "transpose", "zero"]
 
 
 def transpose(code: Code, rows: Sequence[Value], lanes: int) -> list[Value]:
@@ -68,6 +68,36 @@ def copy(code: Code, source: Value, place: Value, count: int | Value, lanes: int
     place.store_first(source.load_first(count - whole, lanes, whole), count - whole, whole)
 
 
+def load_spaced(
+    code: Code, source: Value, count: int, lanes: int, step: int, offset: int | Value = 0
+) -> Value:
+    """Returns a vector of ``count`` elements that lie ``step`` apart, zeros behind them.
+
+    Args:
+        code: Where to write.
+        source: Where the element of index 0 lies.
+        count: How many; nothing behind the last one is read.
+        lanes: Vector width.
+        step: Elements from one to the next.
+        offset: The index of the first one; it lies ``offset * step`` elements from ``source``.
+    """
+    at = source.at(offset * step)
+    if step == 1:
+        return at.load_first(count, lanes)
+    if step == 2 and count:
+        span = 2 * count - 1
+        halves = [at.load_first(min(span, lanes), lanes)]
+        halves.append(at.load_first(max(span - lanes, 0), lanes, lanes))
+        return code.shuffle(*halves, range(0, 2 * lanes, 2))
+    made = code.splat(0.0, lanes)
+    for i in range(count):
+        one = at.load(1, i * step)
+        made = code.assign(
+            made.kind, f"insertelement {made.kind} {made.name}, float {one.name}, i64 {i}"
+        )
+    return made
+
+
 def gather_row_last(
     code: Code, source: Value, place: Value, *, width: int | Value, channels: int, pixel: int,
     pitch: int, lanes: int,
@@ -94,7 +124,7 @@ def gather_row_last(
 
 def gather_row_first(
     code: Code, source: Value, place: Value, *, width: int | Value, channels: int, plane: int,
-    pitch: int, lanes: int,
+    pitch: int, lanes: int, step: int = 1,
 ) -> None:  # fmt: skip
     """Copies one row of ``channels`` planes into pixels whose channels lie together.
 
@@ -107,6 +137,7 @@ def gather_row_first(
         plane: Elements from one plane to the next.
         pitch: Elements from one pixel of the copy to the next.
         lanes: Vector width.
+        step: Pixels of the source from one to the next that is taken.
     """
 
     def block(first_channel: int | Value, count: int) -> None:
@@ -115,7 +146,10 @@ def gather_row_first(
         stored = lanes if count == lanes or pitch >= -(-channels // lanes) * lanes else count
 
         def columns(first: int | Value, wide: int) -> None:
-            rows = [planes.at(c * plane).load_first(wide, lanes, first) for c in range(count)]
+            rows = [
+                load_spaced(code, planes.at(c * plane), wide, lanes, step, first)
+                for c in range(count)
+            ]
             to = pixels.at(first * pitch)
             for i, pixel in enumerate(transpose(code, rows, lanes)[:wide]):
                 to.store_first(pixel, stored, i * pitch)
@@ -129,7 +163,7 @@ def gather_row_first(
         if isinstance(width, Value):
             for w in code.range(whole, width):
                 for c in range(count):
-                    pixels.store(planes.load(1, w + c * plane), w * pitch + c)
+                    pixels.store(planes.load(1, w * step + c * plane), w * pitch + c)
                 zero(code, pixels.at(w * pitch + count), stored - count, lanes)
         elif width % lanes:
             columns(width // lanes * lanes, width % lanes)

@@ -52,6 +52,7 @@ class Tile:
         *,
         left_step: int = 1,
         right_step: int | None = None,
+        last: int | None = None,
     ) -> None:
         """Adds ``steps`` products per sum.
 
@@ -62,12 +63,17 @@ class Tile:
             steps: How many terms.
             left_step: Elements from one term to the next on the left.
             right_step: The same on the right; by default the vectors lie one behind the other.
+            last: Elements of the last vector that may be read, if not all.
         """
         code = self.code
         apart = self.vectors * self.lanes if right_step is None else right_step
+        counts = [self.lanes] * (self.vectors - 1) + [self.lanes if last is None else last]
 
         def step(a: Value, b: Value, at: int) -> None:
-            loaded = [b.load(self.lanes, at * apart + v * self.lanes) for v in range(self.vectors)]
+            loaded = [
+                b.load_first(count, self.lanes, at * apart + v * self.lanes)
+                for v, count in enumerate(counts)
+            ]
             for row, offset in zip(self.sums, offsets, strict=True):
                 scalar = code.splat(a.load(1, offset + at * left_step), self.lanes)
                 for total, vector in zip(row, loaded, strict=True):

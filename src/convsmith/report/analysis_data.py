@@ -10,7 +10,7 @@ from convsmith.analysis import Analysis, Row
 from convsmith.report import wording
 from convsmith.report.rendering import csv, markdown
 
-__all__ = ["COLUMNS"]
+__all__ = ["COLUMNS", "escaped"]
 
 COLUMNS = (
     "name",
@@ -27,7 +27,11 @@ COLUMNS = (
     "weight_bytes",
     "read_bytes",
     "write_bytes",
+    "alive_bytes",
+    "arithmetic_intensity",
+    "module",
     "status",
+    "reason",
     "rf_size",
     "rf_stride",
     "rf_offset",
@@ -46,7 +50,7 @@ def _(result: Analysis) -> str:
         data.update({f"rf_{key}": _joined(value) for key, value in data.pop("rf").items()})
         for key in ("inputs", "outputs"):
             data[key] = " ".join(_joined(shape) for shape in data[key])
-        writer.writerow([data[column] for column in COLUMNS])
+        writer.writerow(["" if data[column] is None else data[column] for column in COLUMNS])
     return file.getvalue()
 
 
@@ -68,7 +72,7 @@ def _(result: Analysis) -> str:
     sums = ("**total**", "", "", f"**{total.params:,}**", f"**{total.macs:,}**", "", "", "")
     lines.append(f"| {' | '.join(sums)} |")
     for item in result.unsupported:
-        lines.append(f"\nNot counted: {_escaped(item.name)} ({_escaped(item.op)})")
+        lines.append(f"\nNot counted: {escaped(item.name)} ({escaped(item.op)})")
     return "\n".join(lines)
 
 
@@ -87,8 +91,13 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _line(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(map(_escaped, cells))} |"
+    return f"| {' | '.join(map(escaped, cells))} |"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    r"""A name without what Markdown would make something of.
+
+    >>> print(escaped("a_b|c"))
+    a\_b\|c
+    """
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", wording.plain(text))

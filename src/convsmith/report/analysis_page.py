@@ -8,6 +8,7 @@ from typing import Any
 from convsmith.analysis import Analysis, Row
 from convsmith.report import wording
 from convsmith.report.drawing import drawing
+from convsmith.report.memory_drawing import memory_curve
 from convsmith.report.pages import (
     Bar,
     Card,
@@ -21,6 +22,7 @@ from convsmith.report.pages import (
     typeset,
 )
 from convsmith.report.rendering import html
+from convsmith.report.view_page import group_bars
 
 __all__ = ["SHOWN_LAYERS"]
 
@@ -40,7 +42,15 @@ _COLUMNS = (
     Heading(heading="additions", numeric=True),
     Heading(heading="others", numeric=True, title="comparisons, divisions, exponentials, roots"),
     Heading(heading="weights", numeric=True),
+    Heading(heading="reads", numeric=True),
     Heading(heading="writes", numeric=True),
+    Heading(heading="alive", numeric=True, title="bytes of all values alive while it runs"),
+    Heading(heading="ops/byte", numeric=True, title="operations per byte that is moved"),
+)
+_ALIVE = (
+    Heading(heading="value"),
+    Heading(heading="shape"),
+    Heading(heading="bytes", numeric=True),
 )
 
 
@@ -58,6 +68,23 @@ def _(result: Analysis) -> str:
         "unsupported": result.unsupported,
         "chart": bars[:SHOWN_LAYERS],
         "rest": bars[SHOWN_LAYERS:],
+        "modules": _module_bars(result),
+        "operators": group_bars(result.by_operator(), "flops"),
+        "memory": memory_curve(result.memory),
+        "peak": wording.binary(result.memory.peak_bytes),
+        "moment": result.memory.at,
+        "alive": [
+            Line(
+                cells=(
+                    Cell(text=value.name),
+                    Cell(text=wording.shape(value.shape)),
+                    number(wording.binary(value.bytes), value.bytes),
+                )
+            )
+            for value in result.memory.alive[:SHOWN_LAYERS]
+        ],
+        "more_alive": max(len(result.memory.alive) - SHOWN_LAYERS, 0),
+        "alive_columns": _ALIVE,
         "fields": [
             {
                 "name": name,
@@ -98,7 +125,7 @@ def _cards(result: Analysis) -> list[Card]:
         Card(
             value=wording.binary(total.peak_activation_bytes),
             label="of activations",
-            detail="at most at one time",
+            detail=f"at most at one time{f', at {result.memory.at}' if result.memory.at else ''}",
         ),
     ]
 
@@ -114,6 +141,14 @@ def _bars(result: Analysis) -> list[Bar]:
         )
         for row in rows
     ]
+
+
+def _module_bars(result: Analysis) -> list[Bar]:
+    """The outermost modules; none if they are the layers themselves, or only one."""
+    view = result.by_module(1)
+    if len(view.groups) in (1, len(result.rows)):
+        view = result.by_module(2)
+    return [] if len(view.groups) == len(result.rows) else group_bars(view, "macs")
 
 
 def _line(row: Row) -> Line:
@@ -137,10 +172,19 @@ def _line(row: Row) -> Line:
             counted(exact, row.adds),
             counted(exact, row.others),
             number(size(row.weight_bytes) if row.weight_bytes else "–", row.weight_bytes),
-            number(size(row.write_bytes), row.write_bytes),
+            *(
+                number(size(count) if count else "–", count)
+                for count in (row.read_bytes, row.write_bytes, row.alive_bytes)
+            ),
+            _intensity(row),
         ),
         kind={"free": "free", "unsupported": "unsupported"}.get(row.status, ""),
     )
+
+
+def _intensity(row: Row) -> Cell:
+    found = row.arithmetic_intensity
+    return number("–", -1) if found is None else number(wording.intensity(found), found)
 
 
 def _first(values: tuple[Any, ...]) -> float:
@@ -159,6 +203,6 @@ def _total(result: Analysis) -> Line:
             *(Cell(text="") for _ in range(3)),
             *(number(exact(count), count) for count in counts),
             number(wording.binary(total.weight_bytes), total.weight_bytes),
-            Cell(text=""),
+            *(Cell(text="") for _ in range(4)),
         )
     )

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from rich import box
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from convsmith.analysis import Analysis, Row
+from convsmith.analysis import Analysis, Memory, Row
 from convsmith.report import wording
+from convsmith.report.columns import Column, filled, printed, table
 from convsmith.report.rendering import terminal_width, text
 
-__all__ = ["WIDE"]
+__all__ = ["WIDE", "uncounted_lines"]
 
 WIDE = 180
 """From this many columns on, everything is shown."""
@@ -24,20 +20,11 @@ WIDE = 180
 _GAP = 2
 _NARROWEST = 8
 _BAR = 8
-
-
-@dataclass(frozen=True, slots=True)
-class _Column:
-    """One column: its heading, what it says about a row, and what it says in the last line."""
-
-    heading: str
-    say: Callable[[Row], str]
-    total: str = ""
-    right: bool = True
-    style: str = ""
-
-    def cells(self, rows: tuple[Row, ...]) -> list[str]:
-        return [self.say(row) for row in rows]
+_LEAST = 20
+_NAMED = 4
+"""So many of the values that are alive at the peak are named."""
+_TOGETHER = "\ue000"
+"""Stands for a blank at which no line may break; names never have it, it is not printable."""
 
 
 def _counted(number: Callable[[int], str], value: Callable[[Row], int]) -> Callable[[Row], str]:
@@ -51,25 +38,36 @@ def _counted(number: Callable[[int], str], value: Callable[[Row], int]) -> Calla
     return say
 
 
-def _columns(analysis: Analysis, number: Callable[[int], str], wide: bool) -> list[_Column]:
-    total = analysis.total
-    output = _Column(
+def _columns(analysis: Analysis, number: Callable[[int], str], wide: bool) -> list[Column]:
+    total, rows = analysis.total, analysis.rows
+
+    def column(
+        heading: str,
+        say: Callable[[Row], str],
+        total: str = "",
+        *,
+        right: bool = True,
+        style: str = "",
+    ) -> Column:
+        cells = [say(row) for row in rows]
+        return Column(heading=heading, cells=cells, right=right, style=style, total=total)
+
+    output = column(
         "output", lambda r: ", ".join(map(wording.shape, r.outputs)), right=False, style="dim"
     )
-    params = _Column(
+    params = column(
         "params", lambda r: number(r.params) if r.weight_bytes else "-", number(total.params)
     )
-    macs = _Column("MACs", _counted(number, lambda r: r.macs), number(total.macs), style="bold")
-    field = _Column("sees", lambda r: wording.field(r.rf), style="cyan")
+    macs = column("MACs", _counted(number, lambda r: r.macs), number(total.macs), style="bold")
+    field = column("sees", lambda r: wording.field(r.rf), style="cyan")
     names = [
-        _Column("layer", lambda r: wording.plain(r.name), "total", right=False),
-        _Column("operator", lambda r: wording.plain(r.text), right=False, style="green"),
+        column("layer", lambda r: wording.plain(r.name), "total", right=False),
+        column("operator", lambda r: wording.plain(r.text), right=False, style="green"),
     ]
     if not wide:
         return [*names, output, params, macs, field]
     few, size = wording.short, wording.binary
-
-    largest = max((row.macs for row in analysis.rows), default=0)
+    largest = max((row.macs for row in rows), default=0)
 
     def share(row: Row) -> str:
         if not row.macs:
@@ -81,88 +79,50 @@ def _columns(analysis: Analysis, number: Callable[[int], str], wide: bool) -> li
         output,
         params,
         macs,
-        _Column("share", share, style="magenta"),
-        _Column("mults", _counted(few, lambda r: r.mults), few(total.mults)),
-        _Column("adds", _counted(few, lambda r: r.adds), few(total.adds)),
-        _Column("others", _counted(few, lambda r: r.others), few(total.others)),
-        _Column("weights", lambda r: size(r.weight_bytes), size(total.weight_bytes)),
-        _Column("reads", lambda r: size(r.read_bytes)),
-        _Column("writes", lambda r: size(r.write_bytes)),
+        column("share", share, style="magenta"),
+        column("mults", _counted(few, lambda r: r.mults), few(total.mults)),
+        column("adds", _counted(few, lambda r: r.adds), few(total.adds)),
+        column("others", _counted(few, lambda r: r.others), few(total.others)),
+        column("weights", lambda r: size(r.weight_bytes), size(total.weight_bytes)),
+        column("reads", lambda r: size(r.read_bytes)),
+        column("writes", lambda r: size(r.write_bytes)),
+        column("ops/byte", lambda r: wording.intensity(r.arithmetic_intensity)),
         field,
-        _Column("stride", lambda r: wording.strides(r.rf), style="cyan"),
-        _Column("offset", lambda r: wording.offsets(r.rf), style="cyan"),
+        column("stride", lambda r: wording.strides(r.rf), style="cyan"),
+        column("offset", lambda r: wording.offsets(r.rf), style="cyan"),
     ]
 
 
 @text.register
 def _(result: Analysis, *, width: int | None = None, color: bool = False) -> str:
     """Renders the table, the totals with all digits, and what is not in them."""
-    width = max(width or terminal_width(), 20)
+    width = max(width or terminal_width(), _LEAST)
     columns = _columns(result, wording.exact, width >= WIDE)
-    if sum(_widths(columns, result)) > width:  # whole names say more than the last digits
+    if sum(_widths(columns)) > width:  # whole names say more than the last digits
         columns = _columns(result, wording.short, width >= WIDE)
-    room = width - _least(columns, result)
-    console = Console(
-        file=io.StringIO(),
-        width=max(width, width - room),
-        color_system="standard" if color else None,
-        force_terminal=color,
-        legacy_windows=False,
-        highlight=False,
-    )
-    with console.capture() as captured:
-        for line in _heading(result, width):
-            console.print(line, soft_wrap=True)
-        if result.rows:
-            console.print(_table(result, columns, room))
-        for line in _footing(result):
-            console.print(line, soft_wrap=True)
-    lines = captured.get().splitlines()
-    return "\n".join(line.rstrip() for line in lines)
+    lines = _heading(result, width)
+    if result.rows:
+        styles = [{"unsupported": "bold red", "free": "dim"}.get(r.status, "") for r in result.rows]
+        lines += table(_fitted(columns, width), width, styles=styles)
+    lines += _footing(result, width)
+    return printed(lines, color=color)
 
 
-def _widths(columns: list[_Column], analysis: Analysis) -> list[int]:
+def _widths(columns: Sequence[Column]) -> list[int]:
     """The columns that each column takes, the gap before it included."""
-    return [
-        max(map(cell_len, [c.heading, c.total, *c.cells(analysis.rows)])) + (_GAP if i else 0)
-        for i, c in enumerate(columns)
-    ]
+    return [column.width + (_GAP if i else 0) for i, column in enumerate(columns)]
 
 
-def _least(columns: list[_Column], analysis: Analysis) -> int:
-    """The columns that a table takes when layers and operators are as short as they may get."""
-    first, second, *rest = _widths(columns, analysis)
-    return min(first, _NARROWEST) + min(second, _NARROWEST + _GAP) + sum(rest)
-
-
-def _table(analysis: Analysis, columns: list[_Column], room: int) -> Table:
-    """The rows; layers and operators share the room that the numbers leave them."""
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        show_footer=True,
-        pad_edge=False,
-        padding=(0, _GAP // 2),
-        collapse_padding=True,
-        header_style="bold",
-        footer_style="bold",
-    )
-    first, second, *_ = _widths(columns, analysis)
+def _fitted(columns: Sequence[Column], width: int) -> list[Column]:
+    """Layers and operators share the room that the numbers leave them."""
+    first, second, *rest = _widths(columns)
+    room = width - min(first, _NARROWEST) - min(second, _NARROWEST + _GAP) - sum(rest)
     limits = _limits([first, second - _GAP], room)
-    for column in columns:
-        table.add_column(
-            column.heading,
-            column.total,
-            justify="right" if column.right else "left",
-            no_wrap=True,
-            style=column.style,
-        )
-    for row in analysis.rows:
-        cells = [column.say(row) for column in columns]
-        cells[:2] = [wording.shorten(c, limit) for c, limit in zip(cells, limits, strict=False)]
-        style = {"unsupported": "bold red", "free": "dim"}.get(row.status, "")
-        table.add_row(*(Text(cell) for cell in cells), style=style)
-    return table
+    names = [
+        replace(column, cells=[wording.shorten(cell, limit) for cell in column.cells])
+        for column, limit in zip(columns, limits, strict=False)
+    ]
+    return [*names, *columns[2:]]
 
 
 def _limits(wanted: list[int], room: int) -> list[int]:
@@ -183,11 +143,13 @@ def _limits(wanted: list[int], room: int) -> list[int]:
 def _heading(analysis: Analysis, width: int) -> list[Text]:
     source = wording.shorten(wording.plain(" ".join(analysis.source.split())), width)
     inputs = ", ".join(f"{wording.plain(n)} {wording.shape(s)}" for n, s in analysis.inputs.items())
-    return [Text(source, style="bold"), Text(f"input {inputs}", style="dim"), Text()]
+    counted = "" if analysis.convention == "exact" else f", counted as {analysis.convention}"
+    return [Text(source, style="bold"), Text(f"input {inputs}{counted}", style="dim"), Text()]
 
 
-def _footing(analysis: Analysis) -> list[Text]:
+def _footing(analysis: Analysis, width: int) -> list[Text]:
     total = analysis.total
+    peak = wording.binary(total.peak_activation_bytes)
     counts = (
         (wording.exact(total.params), f"parameters, {wording.binary(total.weight_bytes)}"),
         (wording.exact(total.macs), "multiply-accumulates"),
@@ -195,11 +157,15 @@ def _footing(analysis: Analysis) -> list[Text]:
         (wording.exact(total.mults), "  multiplications"),
         (wording.exact(total.adds), "  additions"),
         (wording.exact(total.others), "  others"),
-        (wording.binary(total.peak_activation_bytes), "of activations, at most at one time"),
+        (peak, "of activations, at most at one time"),
     )
     wide = max(len(count) for count, _ in counts)
-    gap = [Text()] if analysis.rows else []
-    lines = [*gap, *(Text(f"{count:>{wide}}  {what}") for count, what in counts), Text()]
+    lines = [Text()] if analysis.rows else []
+    lines += [Text(f"{count:>{wide}}  {what}") for count, what in counts]
+    indent = " " * (wide + 2)
+    moment = filled(_moment(analysis.memory, width), max(width - len(indent), _LEAST))
+    lines += [Text(f"{indent}{line.plain.replace(_TOGETHER, ' ')}") for line in moment]
+    lines.append(Text())
     for name, value in analysis.outputs.items():
         reason = f" ({wording.plain(value.rf.reason)})" if value.rf.reason else ""
         lines.append(
@@ -208,10 +174,28 @@ def _footing(analysis: Analysis) -> list[Text]:
                 f" sees {wording.field(value.rf)}{reason}"
             )
         )
-    if analysis.unsupported:
-        named = ", ".join(
-            f"{wording.plain(item.name)} ({wording.plain(item.op)})"
-            for item in analysis.unsupported
-        )
-        lines.append(Text(f"not counted (?): {named}", style="bold red"))
-    return lines
+    uncounted = [(item.name, item.op) for item in analysis.unsupported]
+    return lines + uncounted_lines(uncounted)
+
+
+def _moment(memory: Memory, width: int) -> str:
+    """When the peak is, and which values are alive then."""
+
+    def short(name: str) -> str:
+        return wording.shorten(wording.plain(name), max(width // 3, _NARROWEST))
+
+    alive = [f"{short(v.name)} {wording.binary(v.bytes)}" for v in memory.alive[:_NAMED]]
+    if len(memory.alive) > _NAMED:
+        alive.append(f"{len(memory.alive) - _NAMED} more")
+    alive = [value.replace(" ", _TOGETHER) for value in alive]
+    when = f"at {short(memory.at)}" if memory.at else "before the first layer"
+    unknown = "" if memory.complete else ", and what has no known shape"
+    return f"{when}: {', '.join(alive) or 'none'}{unknown}"
+
+
+def uncounted_lines(layers: Sequence[tuple[str, str]]) -> list[Text]:
+    """Names the layers, and their operators, that totals leave out."""
+    if not layers:
+        return []
+    named = ", ".join(f"{wording.plain(name)} ({wording.plain(op)})" for name, op in layers)
+    return [Text(f"not counted (?): {named}", style="bold red")]

@@ -106,12 +106,14 @@ def filled(sentence: str, width: int, *, style: str = "", hanging: int = 0) -> l
 
 def printed(lines: Sequence[Text], *, color: bool) -> str:
     """Turns lines into a string, with escape sequences for their styles or without."""
+    if not color:
+        return "\n".join(line.plain.rstrip() for line in lines)
     longest = max((cell_len(line.plain) for line in lines), default=0)
     console = Console(
         file=io.StringIO(),
         width=longest + 1,
-        color_system="standard" if color else None,
-        force_terminal=color,
+        color_system="standard",
+        force_terminal=True,
         legacy_windows=False,
         highlight=False,
     )

@@ -59,7 +59,7 @@ def drawing(
         fields.insert(0, (before, "is-before"))
     extents = []
     for each, kind in fields:
-        size = shape[2:] if each.status == "global" else each.size
+        size = shape[2:] if each.is_global else each.size
         if len(size) != 2 or size[0] is None or size[1] is None:
             return None
         extents.append((size[0], size[1], kind))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from convsmith.analysis import Total
 from convsmith.optimization import Optimization
 from convsmith.report import wording
+from convsmith.report.wording import change
 from convsmith.rewrite import Metric, Plan, Verification
 from convsmith.rewrite.plan import Choice
 
@@ -53,17 +54,6 @@ class Measure:
     change: str
     better: bool | None
     remark: str = ""
-
-
-def change(before: float, after: float) -> str:
-    """How much more or less, in percent.
-
-    >>> change(200, 100), change(3, 3), change(0, 1), change(100_000, 99_999)
-    ('-50.0 %', 'same', '', '-0.0 %')
-    """
-    if before == after:
-        return "same"
-    return f"{100 * (after - before) / before:+.1f} %" if before else ""
 
 
 def budget(plan: Plan) -> str:

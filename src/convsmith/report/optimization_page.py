@@ -147,7 +147,7 @@ def _cards(result: Optimization) -> list[Card]:
     if result.verification.fields:
         _, seen = next(iter(result.verification.fields.values()))
         kept = result.verification.field_kept
-        shown = wording.field(seen) if seen.status == "global" else wording.pixels(seen)
+        shown = wording.field(seen) if seen.is_global else wording.pixels(seen)
         cards.append(
             Card(
                 value=typeset(shown.removesuffix(" pixels")),

@@ -27,9 +27,19 @@ _REWRITING = ("rewriting_text", "rewriting_data")
 
 _MODULES = {
     "Analysis": ("analysis_page",),
+    "Bench": ("bench_text", "bench_data", "bench_page"),
+    "Comparison": ("comparison_text", "comparison_data", "comparison_page"),
+    "Diagnosis": ("doctor_text",),
+    "Difference": ("difference_page",),
+    "Explanation": ("explanation_text", "explanation_data", "explanation_page"),
+    "Findings": ("lint_text", "lint_data", "lint_page"),
     "Plan": _REWRITING,
+    "Rule": ("rule_text",),
+    "Rules": ("rule_text",),
     "Rewriting": _REWRITING,
     "Verification": _REWRITING,
+    "View": ("view_page",),
+    "SymbolicAnalysis": ("symbolic_text",),
     "Optimization": (*_REWRITING, "optimization_text", "optimization_page"),
 }
 """What to load for a kind of result, before it is known that no renderer takes it."""
@@ -134,6 +144,10 @@ def render(result: Result, form: str, *, width: int | None = None, color: bool =
             rendered = markdown(result)
         case "html":
             rendered = html(result)
+        case "latex":
+            rendered = getattr(import_module("convsmith.report.explanation_data"), form)(result)
+        case "sarif" | "github":
+            rendered = getattr(import_module("convsmith.report.lint_sarif"), form)(result)
         case _:
             raise UsageError(
                 f"there is no format {form!r}", remedy=f"choose one of {', '.join(FORMATS)}"

@@ -13,8 +13,11 @@ from convsmith.graph import Shape, shape_text
 __all__ = [
     "bar",
     "binary",
+    "change",
+    "encodable",
     "exact",
     "field",
+    "intensity",
     "offsets",
     "pixels",
     "plain",
@@ -46,6 +49,18 @@ def short(count: int) -> str:
     return exact(count) if count < 10_000 else _scaled(count, 1000, _UNITS, "")
 
 
+def intensity(operations: float | None) -> str:
+    """Operations per byte in two or three digits.
+
+    >>> intensity(0.125), intensity(45.119), intensity(1234.5), intensity(0.0), intensity(None)
+    ('0.12', '45.1', '1,234', '0', '-')
+    """
+    if operations is None:
+        return "-"
+    digits = 2 if operations < 9.995 else 1 if operations < 99.95 else 0
+    return f"{operations:,.{digits}f}" if operations else "0"
+
+
 def binary(count: int) -> str:
     """Bytes in three digits and a unit.
 
@@ -62,6 +77,17 @@ def _scaled(count: int, base: int, units: Sequence[str], suffix: str) -> str:
         power += 1
     digits = 2 if scaled < 9.995 else 1 if scaled < 99.95 else 0
     return f"{scaled:,.{digits}f} {units[power]}{suffix}"
+
+
+def change(before: float, after: float) -> str:
+    """How much more or less, in percent.
+
+    >>> change(200, 100), change(3, 3), change(0, 1), change(100_000, 99_999)
+    ('-50.0 %', 'same', '', '-0.0 %')
+    """
+    if before == after:
+        return "same"
+    return f"{100 * (after - before) / before:+.1f} %" if before else ""
 
 
 def shape(sizes: Shape | None) -> str:
@@ -87,14 +113,12 @@ def field(seen: Field) -> str:
     """A receptive field: ``7``, ``1x7``, ``≤ 9``, ``all``, ``39 + all`` or ``?``."""
     known = [axis for axis in seen.axes if axis is not None]
     if len(known) < len(seen.axes) or not known:
-        return "?" if seen.status == "unknown" else "-"
+        return {"unknown": "?", "upper-bound": "≤ all"}.get(seen.status, "-")
+    if seen.status == "global":
+        return "all"
     size = _axes([axis.size for axis in known])
-    match seen.status:
-        case "global":
-            return "all" if all(axis.is_constant for axis in known) else f"{size} + all"
-        case "upper-bound":
-            return f"≤ {size}"
-    return size
+    bound = "≤ " if seen.status == "upper-bound" else ""
+    return f"{bound}{size}{' + all' if seen.is_global else ''}"
 
 
 def pixels(seen: Field) -> str:
@@ -146,6 +170,24 @@ def plain(name: str) -> str:
     'a\\x1b[2Jb'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+_PLAINER = str.maketrans("─━│█▉▊▋▌▍▎▏≤…×–−→·", "--|####+...<~x--> ")
+
+
+def encodable(text: str, encoding: str) -> str:
+    """A text in which signs that an encoding lacks are replaced by plainer ones as wide as they.
+
+    >>> encodable("▏▌█▌ ─ ≤ 9", "ascii"), encodable("█ ≤ 9", "utf-8")
+    ('.+#+ - < 9', '█ ≤ 9')
+    """
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_PLAINER)
+    except LookupError:
+        pass
+    return text
 
 
 def shorten(name: str, width: int) -> str:

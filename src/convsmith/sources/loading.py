@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
@@ -29,7 +29,12 @@ _NOTATION = re.compile(r"\s*([0-9]+x)?[0-9]+@|\s*<[0-9]|[^>\n]*\s>\s|[^:\n]*\s:\
 _CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
 
-def load(source: object, input: object = None) -> Graph:  # noqa: A002 - the published name
+def load(
+    source: object,
+    input: object = None,  # noqa: A002 - the published name
+    *,
+    weights: bool = True,
+) -> Graph:
     """Reads a network.
 
     Args:
@@ -41,6 +46,8 @@ def load(source: object, input: object = None) -> Graph:  # noqa: A002 - the pub
             A torch module needs it and also takes example tensors: one, a tuple of positional
             or a mapping of keyword arguments. The others have sizes of their own, which this
             replaces.
+        weights: Whether the weights in a file are needed. Without them, the network can be
+            analysed, which is faster, but neither be run nor written.
 
     Returns:
         The network; weights are shared with the source where they can be.
@@ -59,9 +66,9 @@ def load(source: object, input: object = None) -> Graph:  # noqa: A002 - the pub
     if isinstance(source, Graph):
         return resize_inputs(source, read_sizes(input))
     if isinstance(source, PathLike):
-        return _load_file(Path(fspath(source)), read_sizes(input))
+        return _load_file(Path(fspath(source)), read_sizes(input), weights)
     if isinstance(source, str):
-        return _load_text(source, input)
+        return _load_text(source, input, weights)
     if _is_module(source):
         return _load_module(source, input)
     raise UsageError(f"an object of type {type(source).__name__} is not a network", remedy=_KINDS)
@@ -98,23 +105,25 @@ def _load_module(module: nn.Module, given: object) -> Graph:
     return read_module(module, given)
 
 
-def _load_text(text: str, given: object) -> Graph:
+def _load_text(text: str, given: object, weights: bool) -> Graph:
     stripped = text.strip()
     if stripped.startswith("zoo:"):
         from convsmith.sources.zoo import network
 
         name, sizes = stripped.removeprefix("zoo:"), read_sizes(given)
+        if isinstance(sizes, Mapping) and set(sizes) == {"x"}:
+            sizes = (sizes["x"],)
         if isinstance(sizes, tuple) and len(sizes) == 1:
             return network(name, shape=sizes[0])
         return resize_inputs(network(name), sizes)
     if "\n" not in stripped and stripped.lower().endswith(".onnx"):
-        return _load_file(Path(stripped), read_sizes(given))
+        return _load_file(Path(stripped), read_sizes(given), weights)
     if _FACTORY.match(stripped):
         return _load_factory(stripped, given)
     if _NOTATION.match(text):
         return resize_inputs(parse(text), read_sizes(given))
     if stripped and "\n" not in stripped and (Path(stripped).suffix or Path(stripped).exists()):
-        return _load_file(Path(stripped), read_sizes(given))
+        return _load_file(Path(stripped), read_sizes(given), weights)
     raise SourceError(f"cannot tell what {_shorten(stripped)!r} is", remedy=_KINDS)
 
 
@@ -122,7 +131,7 @@ def _shorten(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _load_file(path: Path, sizes: Sizes | None) -> Graph:
+def _load_file(path: Path, sizes: Sizes | None, weights: bool) -> Graph:
     if not path.exists():
         raise SourceError(f"no such file {str(path)!r}", remedy=_KINDS)
     if path.is_dir():
@@ -138,10 +147,11 @@ def _load_file(path: Path, sizes: Sizes | None) -> Graph:
     from convsmith.sources.onnx import read_onnx
 
     if not isinstance(sizes, tuple):
-        return read_onnx(path, shapes=sizes)
+        return read_onnx(path, shapes=sizes, weights=weights)
     if len(sizes) > 1:
-        return read_onnx(path, shapes=name_sizes(sizes, _onnx_inputs(path)))
-    return read_onnx(path, shapes=sizes[0])
+        named = name_sizes(sizes, _onnx_inputs(path))
+        return read_onnx(path, shapes=named, weights=weights)
+    return read_onnx(path, shapes=sizes[0], weights=weights)
 
 
 def _onnx_inputs(path: Path) -> list[str]:

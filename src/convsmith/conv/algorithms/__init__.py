@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from convsmith.conv.algorithm import Algorithm
+from convsmith.conv.algorithms.depthwise import Depthwise
 from convsmith.conv.algorithms.direct import Direct
+from convsmith.conv.algorithms.pointwise import Pointwise
+from convsmith.conv.algorithms.planar import Planar
 from convsmith.conv.algorithms.winograd import Winograd
 
 __all__ = ["ALGORITHMS"]
 
-ALGORITHMS: dict[str, Algorithm] = {method.name: method for method in (Direct(), Winograd())}
+ALGORITHMS: dict[str, Algorithm] = {method.name: method for method in (Direct(), Pointwise(), Winograd(), Depthwise(), Planar())}

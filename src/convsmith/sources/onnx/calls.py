@@ -96,13 +96,16 @@ class Step:
 
     Attributes:
         op: The operator.
-        inputs: For each input: the index of an input of the ONNX node, or an earlier step.
+        inputs: For each input: the index of an input of the ONNX node, an earlier step, or
+            numbers.
         weights: Its parameters, in the order of ``roles(op)``.
+        shift: What is added to its last output.
     """
 
     op: Operator
-    inputs: tuple[int | Step, ...] = (0,)
+    inputs: tuple[int | Step | Array, ...] = (0,)
     weights: tuple[Weight, ...] = ()
+    shift: Array | None = None
 
 
 def short_float(value: float) -> float:
@@ -173,7 +176,8 @@ class Call:
         """An input as a parameter."""
         data, known = self.data(index), self.known[index]
         assert known is not None
-        return Weight(data=data, dtype=known.dtype, tensor=self.proto.input[index])
+        tensor = known.initializer or self.proto.input[index]  # exporters copy tied weights
+        return Weight(data=data, dtype=known.dtype, tensor=tensor)
 
     # Attributes -------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import singledispatch
 from typing import Any
 
@@ -104,12 +105,28 @@ def _(op: Pool, job: Job) -> None:
     if ceil and _leaves_out_windows(op, job):
         since = 22  # from here on ONNX agrees that no window starts behind the input
     if op.kind == "max":
-        job.finish("MaxPool", job.inputs[0], since=since, **common)
+        _max_pool(op, job, since, common)
         return
     # Before opset 19 runtimes disagree about what an average divides by where ceil adds windows.
     since = max(19, since) if ceil or dilated else since
     counted = int(op.count_padding)
     job.finish("AveragePool", job.inputs[0], since=since, count_include_pad=counted, **common)
+
+
+def _max_pool(op: Pool, job: Job, since: int, common: dict[str, Any]) -> None:
+    """ONNX's indices count through the whole tensor; ours through each plane."""
+    shape = job.shape()
+    if not op.indices or math.prod(shape[:2]) == 1:
+        job.finish("MaxPool", job.inputs[0], since=since, **common)
+        return
+    places = job.writer.fresh(f"{job.node.name}.places")
+    made = (job.outputs[0], places)
+    name = job.node.name
+    job.writer.node("MaxPool", [job.inputs[0]], made, name=name, since=since, **common)
+    planes = np.arange(math.prod(shape[:2]), dtype=np.int64) * math.prod(shape[2:])
+    starts = planes.reshape(*shape[:2], *(1 for _ in shape[2:]))
+    shift = job.writer.tensor(f"{name}.planes", starts, "int64")
+    job.writer.node("Sub", [places, shift], [job.outputs[1]], name=f"{name}.sub", since=7)
 
 
 def _leaves_out_windows(op: Pool, job: Job) -> bool:
@@ -138,14 +155,35 @@ def _(op: AdaptivePool, job: Job) -> None:
         job.finish("GlobalMaxPool" if op.kind == "max" else "GlobalAveragePool", job.inputs[0])
         return
     if any(have % want for have, want in zip(spatial, wanted, strict=True)):
-        raise SourceError(
-            f"adaptive pooling of {spatial} to {wanted} has windows of several sizes,"
-            " which ONNX cannot express",
-            remedy="use an input size that is a multiple of the output size",
-        )
+        _uneven_pool(op, job, wanted)
+        return
     window = [have // want for have, want in zip(spatial, wanted, strict=True)]
     kind = "MaxPool" if op.kind == "max" else "AveragePool"
     job.finish(kind, job.inputs[0], since=7, kernel_shape=window, strides=window)
+
+
+def _uneven_pool(op: AdaptivePool, job: Job, wanted: tuple[int, ...]) -> None:
+    """Windows of several sizes, axis by axis: averages as products, maxima one by one."""
+    x, shape = job.inputs[0], job.shape()
+    for axis, (size, count) in enumerate(zip(shape[2:], wanted, strict=True), start=2):
+        windows = [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+        if op.kind == "average":
+            matrix = np.zeros((count, size))
+            for row, (start, stop) in zip(matrix, windows, strict=True):
+                row[start:stop] = 1 / (stop - start)
+            letters = "abcde"[: len(shape)]
+            equation = f"{letters},z{letters[axis]}->{letters.replace(letters[axis], 'z')}"
+            weights = job.floats("shares", matrix, job.kind)
+            x = job.step("Einsum", x, weights, since=12, equation=equation)
+            continue
+        along = job.integers("along", [axis])
+        parts = []
+        for start, stop in windows:
+            ends = job.integers("start", [start]), job.integers("stop", [stop])
+            piece = job.step("Slice", x, *ends, along, since=10)
+            parts.append(job.step("ReduceMax", piece, along, since=18, keepdims=1))
+        x = job.step("Concat", *parts, axis=axis)
+    job.finish("Identity", x)
 
 
 @emit.register
@@ -159,6 +197,9 @@ def _(op: Norm, job: Job) -> None:
             job.floats("bias", np.zeros(size, np.float32)),
             *job.parameters,
         )
+    if op.kind == "rms":
+        _rms_norm(op, job)
+        return
     kind, since, extra = {
         "batch": ("BatchNormalization", 9, {}),
         "instance": ("InstanceNormalization", 6, {}),
@@ -168,10 +209,43 @@ def _(op: Norm, job: Job) -> None:
     job.finish(kind, job.inputs[0], *weights, since=since, epsilon=op.epsilon, **extra)
 
 
+def _rms_norm(op: Norm, job: Job) -> None:
+    """Step by step: runtimes have no operator for it before opset 23."""
+    x, rank = job.inputs[0], len(job.shape())
+    axes = job.integers("axes", range(rank - op.axes, rank))
+    mean = job.step("ReduceMean", job.step("Mul", x, x, since=7), axes, since=18, keepdims=1)
+    epsilon = job.floats("epsilon", np.array(op.epsilon, np.float64), job.kind)
+    root = job.step("Sqrt", job.step("Add", mean, epsilon, since=7))
+    if op.affine:
+        job.finish("Mul", job.step("Div", x, root, since=7), job.parameters[0], since=7)
+    else:
+        job.finish("Div", x, root, since=7)
+
+
+def _even_lrn(op: LocalResponseNorm, job: Job) -> None:
+    """As pooling over channels: runtimes want a window with a middle."""
+    x, shape = job.inputs[0], job.shape()
+    before = op.size // 2 if op.lean == "lower" else op.size // 2 - 1
+    flat = job.integers("flat", (shape[0], 1, shape[1], math.prod(shape[2:])))
+    squares = job.step("Reshape", job.step("Mul", x, x, since=7), flat, since=5)
+    pads = (before, 0, op.size - 1 - before, 0)
+    mean = job.step(
+        "AveragePool", squares, since=7, kernel_shape=(op.size, 1), pads=pads, count_include_pad=1
+    )
+    mean = job.step("Reshape", mean, job.integers("shape", shape), since=5, name="mean")
+    numbers = {"alpha": op.alpha, "k": op.k, "beta": op.beta}
+    alpha, k, beta = (
+        job.floats(name, np.array(number, np.float64), job.kind) for name, number in numbers.items()
+    )
+    base = job.step("Add", job.step("Mul", mean, alpha, since=7, name="scaled"), k, since=7)
+    job.finish("Div", x, job.step("Pow", base, beta, since=7), since=7)
+
+
 @emit.register
 def _(op: LocalResponseNorm, job: Job) -> None:
     if op.size % 2 == 0:
-        raise SourceError("ONNX centres a window without a middle differently")
+        _even_lrn(op, job)
+        return
     job.finish("LRN", job.inputs[0], size=op.size, alpha=op.alpha, beta=op.beta, bias=op.k)
 
 
@@ -242,8 +316,14 @@ def _(op: Unary, job: Job) -> None:
             job.finish("Mul", x, x, since=7)
         case "rsqrt":
             job.finish("Reciprocal", job.step("Sqrt", x))
+        case "round" | "sinh" | "cosh":
+            job.finish(op.kind.capitalize(), x, since=11 if op.kind == "round" else 9)
+        case "sign" | "erf":
+            job.finish(op.kind.capitalize(), x, since=9)
+        case "sin" | "cos" | "tan" | "asin" | "acos" | "atan":
+            job.finish(op.kind.capitalize(), x, since=7)
         case _:
-            job.finish(op.kind.capitalize(), x, since=9 if op.kind == "erf" else 1)
+            job.finish(op.kind.capitalize(), x)
 
 
 @emit.register
@@ -281,11 +361,25 @@ _ELEMENTWISE = {
     "pow": ("Pow", 7),
     "maximum": ("Max", 8),
     "minimum": ("Min", 8),
+    "equal": ("Equal", 11),
+    "less": ("Less", 9),
+    "lessequal": ("LessOrEqual", 12),
+    "greater": ("Greater", 9),
+    "greaterequal": ("GreaterOrEqual", 12),
+    "and": ("And", 7),
+    "or": ("Or", 7),
+    "xor": ("Xor", 7),
 }
 
 
 @emit.register
 def _(op: Elementwise, job: Job) -> None:
+    if op.kind == "notequal":
+        job.finish("Not", job.step("Equal", *job.inputs, since=11))
+        return
+    if op.kind in ("mod", "fmod"):
+        _modulo(op, job)
+        return
     kind, since = _ELEMENTWISE[op.kind]
     if kind in ("Max", "Min"):
         job.finish(kind, *job.inputs, since=since)
@@ -296,6 +390,21 @@ def _(op: Elementwise, job: Job) -> None:
         for value in rest:
             first = job.step(kind, first, value, since=since)
         job.finish(kind, first, last, since=since)
+
+
+def _modulo(op: Elementwise, job: Job) -> None:
+    """ONNX has the sign of the divisor for whole numbers only."""
+    a, b = job.inputs
+    if op.kind == "fmod" or "int" in job.kind:
+        job.finish("Mod", a, b, since=10, fmod=int(op.kind == "fmod"))
+        return
+    rest = job.step("Mod", a, b, since=10, fmod=1)
+    zero = job.floats("zero", np.zeros(()), job.kind)
+    below = job.step("Less", rest, zero, since=9), job.step("Less", b, zero, since=9)
+    turned = job.step("Xor", *below, since=7)
+    some = job.step("Not", job.step("Equal", rest, zero, since=11))
+    added = job.step("Add", rest, b, since=7)
+    job.finish("Where", job.step("And", turned, some, since=7), added, rest, since=9)
 
 
 @emit.register
@@ -383,14 +492,36 @@ _REDUCTIONS = {
     "prod": "ReduceProd",
     "l1norm": "ReduceL1",
     "l2norm": "ReduceL2",
+    "logsumexp": "ReduceLogSumExp",
 }
 
 
 @emit.register
 def _(op: Reduce, job: Job) -> None:
+    if op.kind in ("argmax", "argmin"):
+        _place(op, job)
+        return
     axes = job.integers("axes", op.axes)
     since = 20 if job.kind == "bool" else 18
     job.finish(_REDUCTIONS[op.kind], job.inputs[0], axes, since=since, keepdims=int(op.keep))
+
+
+def _place(op: Reduce, job: Job) -> None:
+    """ArgMax along one axis; over several, these are first moved to the end and joined."""
+    kind = "ArgMax" if op.kind == "argmax" else "ArgMin"
+    shape, x = job.shape(), job.inputs[0]
+    inner = sorted(axis % len(shape) for axis in op.axes)
+    if len(inner) == 1:
+        job.finish(kind, x, since=13, axis=inner[0], keepdims=int(op.keep))
+        return
+    outer = [axis for axis in range(len(shape)) if axis not in inner]
+    moved = job.step("Transpose", x, perm=(*outer, *inner))
+    joined = job.integers("joined", (*(shape[axis] for axis in outer), -1))
+    flat = job.step("Reshape", moved, joined, since=5)
+    found = job.step(kind, flat, since=13, axis=len(outer), keepdims=0)
+    made = infer_shapes(op, shape)[0]
+    assert made is not None
+    job.finish("Reshape", found, job.integers("shape", made), since=5)
 
 
 @emit.register

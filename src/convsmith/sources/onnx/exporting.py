@@ -10,12 +10,16 @@ from onnx import helper
 from convsmith.errors import ConvsmithError, SourceError
 from convsmith.graph import Constant, Graph, Node
 from convsmith.graph.operators import Identity
+from convsmith.graph.types import result_types
+from convsmith.sources.onnx import emitting_places, emitting_sampling  # fill the table
 from convsmith.sources.onnx.emitting import emit
 from convsmith.sources.onnx.jobs import Job, Writer
 from convsmith.sources.onnx.storing import Elements
 from convsmith.sources.onnx.tensors import FLOATING, Array, element_type_code
 
 __all__ = ["elements_of", "export"]
+
+_ = emitting_places, emitting_sampling
 
 _OPSET = 18
 
@@ -111,13 +115,14 @@ class _Export:
         parameters = tuple(self._tensor(name) for name in node.parameters)
         cast = isinstance(node.op, Identity) and node.op.kind == "cast"
         kind = self.dtype if cast else self.types[node.inputs[0]]
+        made = (kind,) if cast else result_types(node.op, [self.types[v] for v in node.inputs])
         types = {self.types[value] for value in (*node.inputs, *node.parameters)} & set(FLOATING)
         if len(types) > 1:
             raise SourceError(
                 f"it mixes {' and '.join(sorted(types))}",
                 remedy="give the whole network one element type",
             )
-        self.types.update((value, kind) for value in node.outputs)
+        self.types.update(zip(node.outputs, made, strict=True))
         emit(
             node.op,
             Job(

@@ -19,12 +19,17 @@ from convsmith.graph.shape import broadcast
 from convsmith.sources.onnx.calls import Call, Inexpressible
 from convsmith.sources.onnx.tensors import Array, read_tensor
 
-__all__ = ["MOST_ELEMENTS", "VIEWS", "fold"]
+__all__ = ["MOST_ELEMENTS", "VIEWS", "fold", "has_rule"]
 
 MOST_ELEMENTS = 1_000_000
 _MOST_ALIKE = 2**28  # elements of a tensor that is one number everywhere
 
 _Rule = Callable[[Call], "Array | None"]
+
+
+def has_rule(kind: str) -> bool:
+    """Whether nodes of this operator are evaluated when their inputs are known."""
+    return kind in ("Shape", "Size") or kind in _RULES
 
 
 def fold(call: Call) -> Array | None:
@@ -58,9 +63,9 @@ def _held(data: Array) -> int:
 
 
 def _bounded(call: Call, count: int) -> bool:
-    """Whether an output of so many elements may be made."""
-    given = sum(_held(known.data) for known in call.known if known and known.data is not None)
-    return 0 <= count <= max(given, MOST_ELEMENTS)
+    """Whether an output of so many elements may be made: no more than the largest input has."""
+    given = (_held(known.data) for known in call.known if known and known.data is not None)
+    return 0 <= count <= max(given, default=MOST_ELEMENTS)
 
 
 def _shape(call: Call) -> Array:
@@ -154,8 +159,14 @@ def _gather(call: Call) -> Array | None:
     return np.take(data, places.astype(np.int64), axis=axis)
 
 
-def _concat(call: Call) -> Array:
-    return np.concatenate([call.data(i) for i in range(call.count)], axis=call.integer("axis", 0))
+def _concat(call: Call) -> Array | None:
+    parts = [call.data(i) for i in range(call.count)]
+    # Weights of the file may be joined; what is made of others would double with every node.
+    stored = {k.initializer: k.data.size for k in call.known if k and k.data is not None}
+    stored.pop("", None)
+    if sum(part.size for part in parts) > max(sum(stored.values()), MOST_ELEMENTS):
+        return None
+    return np.concatenate(parts, axis=call.integer("axis", 0))
 
 
 def _slice(call: Call) -> Array:

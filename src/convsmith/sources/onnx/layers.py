@@ -25,17 +25,27 @@ from convsmith.graph.operators import (
 from convsmith.graph.shape import effective_kernel
 from convsmith.sources.onnx.calls import Call, Inexpressible, Row, Step, Weight
 
-__all__ = ["LAYERS"]
+__all__ = ["LAYERS", "kernel_of", "pads_of", "per_axis", "positive"]
 
 
-def _per_axis(call: Call, name: str, rank: int) -> Shape:
+def positive(call: Call, name: str) -> int:
+    """An attribute that is a number of groups, 1 unless it is given."""
+    groups = call.integer(name, 1)
+    if groups < 1:
+        raise ValueError(f"{name} {groups}")
+    return groups
+
+
+def per_axis(call: Call, name: str, rank: int) -> Shape:
+    """An attribute with one number per spatial axis, all 1 unless it is given."""
     values = call.integers(name) or (1,) * rank
     if len(values) != rank or min(values) < 1:
         raise ValueError(f"{name} {values} does not suit {rank} spatial axes")
     return values
 
 
-def _padding(call: Call, rank: int) -> tuple[Padding, Same | None]:
+def pads_of(call: Call, rank: int) -> tuple[Padding, Same | None]:
+    """The padding of windows, as numbers or as a rule."""
     rule = call.text("auto_pad", "NOTSET")
     zeros: Padding = ((0, 0),) * rank
     match rule:
@@ -55,7 +65,8 @@ def _padding(call: Call, rank: int) -> tuple[Padding, Same | None]:
     raise ValueError(f"auto_pad {rule!r} is not known")
 
 
-def _kernel(call: Call, weight: Shape) -> Shape:
+def kernel_of(call: Call, weight: Shape) -> Shape:
+    """The window of a convolution, as its weight has it."""
     kernel = weight[2:]
     if not 1 <= len(kernel) <= 3:
         raise Inexpressible(f"a convolution over {len(kernel)} axes")
@@ -76,38 +87,31 @@ def _weights(call: Call, features: int) -> tuple[Weight, ...]:
 
 def _conv(call: Call) -> Step:
     shape = call.data(1).shape
-    kernel = _kernel(call, shape)
-    padding, same = _padding(call, len(kernel))
+    kernel = kernel_of(call, shape)
+    padding, same = pads_of(call, len(kernel))
     op = Conv(
         channels=shape[0],
         kernel=kernel,
-        stride=_per_axis(call, "strides", len(kernel)),
+        stride=per_axis(call, "strides", len(kernel)),
         padding=padding,
         same=same,
-        dilation=_per_axis(call, "dilations", len(kernel)),
-        groups=_groups(call),
+        dilation=per_axis(call, "dilations", len(kernel)),
+        groups=positive(call, "group"),
         bias=call.has(2),
     )
     return Step(op, (0,), _weights(call, op.channels))
 
 
-def _groups(call: Call) -> int:
-    groups = call.integer("group", 1)
-    if groups < 1:
-        raise ValueError(f"{groups} groups")
-    return groups
-
-
 def _conv_transpose(call: Call) -> Step:
     shape = call.data(1).shape
-    kernel = _kernel(call, shape)
-    rank, groups = len(kernel), _groups(call)
+    kernel = kernel_of(call, shape)
+    rank, groups = len(kernel), positive(call, "group")
     op = Conv(
         channels=shape[1] * groups,
         kernel=kernel,
-        stride=_per_axis(call, "strides", rank),
+        stride=per_axis(call, "strides", rank),
         padding=((0, 0),) * rank,
-        dilation=_per_axis(call, "dilations", rank),
+        dilation=per_axis(call, "dilations", rank),
         groups=groups,
         bias=call.has(2),
         transposed=True,
@@ -115,7 +119,7 @@ def _conv_transpose(call: Call) -> Step:
     extra = call.integers("output_padding") or (0,) * rank
     if len(extra) != rank or min(extra) < 0:
         raise ValueError(f"output_padding {extra} does not suit {rank} spatial axes")
-    padding, same = _padding(call, rank)
+    padding, same = pads_of(call, rank)
     wanted = call.integers("output_shape")
     if same is not None or wanted:
         spatial = call.shape(0)[2:]
@@ -161,18 +165,25 @@ def _pool(kind: Literal["max", "average"]) -> Row:
             raise ValueError(f"kernel_shape {kernel}")
         if len(kernel) > 3:
             raise Inexpressible(f"pooling over {len(kernel)} axes")
-        padding, same = _padding(call, len(kernel))
+        padding, same = pads_of(call, len(kernel))
         op = Pool(
             kind=kind,
             kernel=kernel,
-            stride=_per_axis(call, "strides", len(kernel)),
+            stride=per_axis(call, "strides", len(kernel)),
             padding=padding,
             same=same,
-            dilation=_per_axis(call, "dilations", len(kernel)),
+            dilation=per_axis(call, "dilations", len(kernel)),
             rounding="ceil" if call.integer("ceil_mode", 0) else "floor",
             count_padding=kind == "max" or bool(call.integer("count_include_pad", 0)),
         )
-        return Step(op)
+        if kind == "average" or len(call.proto.output) < 2 or not call.proto.output[1]:
+            return Step(op)
+        if call.integer("storage_order", 0):
+            raise Inexpressible("indices that count columns first")
+        shape = call.shape(0)
+        planes = np.arange(math.prod(shape[:2]), dtype=np.int64) * math.prod(shape[2:])
+        shift = planes.reshape(*shape[:2], *(1 for _ in shape[2:]))
+        return Step(replace(op, indices=True), shift=shift if planes.size > 1 else None)
 
     return row
 
@@ -225,8 +236,6 @@ def _local_response_norm(call: Call) -> Step:
     size = call.integer("size", 0)
     if size < 1:
         raise ValueError(f"size {size}")
-    if size % 2 == 0:
-        raise Inexpressible("a window with no middle, which every framework centres differently")
     op = LocalResponseNorm(
         size=size,
         alpha=call.number("alpha", 1e-4),

@@ -13,6 +13,7 @@ from convsmith.graph.operators import (
     Concat,
     Expand,
     Flatten,
+    Flip,
     Identity,
     Operator,
     Pad,
@@ -92,38 +93,6 @@ def _expand(call: Call) -> Step:
     return Step(Expand(shape=call.data_ints(1)))
 
 
-def _depth_to_space(call: Call) -> Step:
-    channels, height, width, block = _blocks(call)
-    inner = channels // block**2
-    if call.text("mode", "DCR") == "DCR":
-        apart, order = (block, block, inner, height, width), (0, 3, 4, 1, 5, 2)
-    else:
-        apart, order = (inner, block, block, height, width), (0, 1, 4, 2, 5, 3)
-    return _shuffle(apart, order, (inner, height * block, width * block))
-
-
-def _space_to_depth(call: Call) -> Step:
-    channels, height, width, block = _blocks(call)
-    rows, columns = height // block, width // block
-    apart = (channels, rows, block, columns, block)
-    order = (0, 3, 5, 1, 2, 4) if call.text("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
-    return _shuffle(apart, order, (channels * block**2, rows, columns))
-
-
-def _blocks(call: Call) -> tuple[int, int, int, int]:
-    block = call.integer("blocksize", 0)
-    _, channels, height, width = call.shape(0)
-    if block < 1:
-        raise ValueError(f"blocksize {block}")
-    return channels, height, width, block
-
-
-def _shuffle(apart: Shape, order: Shape, joined: Shape) -> Step:
-    split = Step(Reshape(shape=(-1, *apart)))
-    turned = Step(Transpose(permutation=order), (split,))
-    return Step(Reshape(shape=(-1, *joined)), (turned,))
-
-
 # Joining and cutting ----------------------------------------------------------------
 
 
@@ -148,31 +117,28 @@ def _split(call: Call) -> Step:
 
 def _slice(call: Call) -> Step:
     shape = call.shape(0)
-    ranges = []
+    ranges, flipped = [], []
     for axis, start, stop, step in call.cuts():
-        if step < 1:
-            raise Inexpressible("a slice backwards")
         place = call.axis(axis)
-        first, last, _ = slice(start, stop, step).indices(shape[place])
+        if step < 0:  # turned round, the same places come forwards
+            taken = range(*_backwards(start, stop, step, shape[place]))
+            flipped.append(place)
+            first = shape[place] - 1 - taken.start if taken else 0
+            step = -step
+            last = first + step * (len(taken) - 1) + 1 if taken else 0
+        else:
+            first, last, _ = slice(start, stop, step).indices(shape[place])
         if first or last < shape[place] or step > 1:
             ranges.append((place, first, None if last >= shape[place] else last, step))
-    return Step(Slice(ranges=tuple(ranges)) if ranges else Identity())
+    turned: int | Step = Step(Flip(axes=tuple(sorted(flipped)))) if flipped else 0
+    if isinstance(turned, Step) and not ranges:
+        return turned
+    return Step(Slice(ranges=tuple(ranges)) if ranges else Identity(), (turned,))
 
 
-def _gather(call: Call) -> Step:
-    """One place of an axis: a slice, without the axis when the place is a single number."""
-    shape = call.shape(0)
-    axis = call.axis(call.integer("axis", 0))
-    places = call.data(1)
-    if places.size != 1 or places.ndim > 1:
-        raise Inexpressible("places in an arbitrary order")
-    place = call.axis(int(places.reshape(())), shape[axis])
-    stop = None if place + 1 == shape[axis] else place + 1
-    cut = Step(Slice(ranges=((axis, place, stop, 1),)))
-    if places.ndim == 1:
-        return cut
-    kept = (*shape[:axis], 1, *shape[axis + 1 :])
-    return Step(_reshaped(kept, (*shape[:axis], *shape[axis + 1 :])), (cut,))
+def _backwards(start: int, stop: int, step: int, size: int) -> tuple[int, int, int]:
+    """A range backwards; a stop before the first element takes the first one, too."""
+    return slice(start, None if stop < -size else stop, step).indices(size)
 
 
 def _pad(call: Call) -> Step:
@@ -307,10 +273,8 @@ def _reduce(kind: str, since: int = 18) -> Row:
 
 LAYOUT: dict[str, Row] = {
     "Concat": _concat,
-    "DepthToSpace": _depth_to_space,
     "Expand": _expand,
     "Flatten": _flatten,
-    "Gather": _gather,
     "Pad": _pad,
     "ReduceL1": _reduce("l1norm"),
     "ReduceL2": _reduce("l2norm"),
@@ -322,7 +286,6 @@ LAYOUT: dict[str, Row] = {
     "Reshape": _reshape,
     "Resize": _resize,
     "Slice": _slice,
-    "SpaceToDepth": _space_to_depth,
     "Split": _split,
     "Squeeze": _squeeze,
     "Transpose": _transpose,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -10,14 +10,35 @@ import onnx.inliner
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from convsmith.errors import SourceError
+from convsmith.sources.onnx.skimming import skim
 
-__all__ = ["NEWEST_OPSET", "OLDEST_OPSET", "open_model", "opset_of"]
+__all__ = ["NEWEST_OPSET", "OLDEST_OPSET", "open_model", "opset_of", "skim_model"]
 
 OLDEST_OPSET = 7
 NEWEST_OPSET = onnx.defs.onnx_opset_version()
 
 _LARGEST = 2**31 - 1  # bytes that a protobuf message can have
 _AGAIN = "export or download it again"
+
+
+def skim_model(path: Path) -> tuple[onnx.ModelProto, Mapping[int, int]]:
+    """Like :func:`open_model`, without the elements of large initializers where that can be.
+
+    Returns:
+        The model, and how many bytes of elements were left out, by the index of the initializer.
+
+    Raises:
+        SourceError: As :func:`open_model` does.
+    """
+    skimmed = skim(path)
+    if skimmed is None:
+        return open_model(path), {}
+    try:
+        model = _parse(skimmed.content)
+        _check(model)
+    except SourceError as error:
+        raise error.at(str(path)) from None
+    return model, skimmed.skipped
 
 
 def open_model(path: Path) -> onnx.ModelProto:

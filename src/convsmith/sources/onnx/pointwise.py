@@ -117,16 +117,9 @@ def _dropout(call: Call) -> Step:
     return Step(Identity(kind="dropout"))
 
 
-def _cast(call: Call) -> Step:
-    if call.integer("to", TensorProto.UNDEFINED) not in _FLOATING:
-        raise Inexpressible("a cast that rounds")
-    return Step(Identity(kind="cast"))
-
-
 POINTWISE: dict[str, Row] = {
     "Abs": _unary("abs"),
     "Add": _elementwise("add"),
-    "Cast": _cast,
     "Celu": _scaled("celu", 1.0),
     "Clip": _clip,
     "Div": _div,

@@ -14,21 +14,24 @@ from onnx import AttributeProto, helper
 
 from convsmith.errors import ConvsmithError, SourceError
 from convsmith.graph import Constant, Graph, GraphBuilder, Provenance, Shape
-from convsmith.graph.operators import Split, Unsupported, roles
+from convsmith.graph.operators import Elementwise, Unsupported, results, roles
+from convsmith.graph.types import result_types
 from convsmith.sources.onnx.calls import Call, Inexpressible, Known, Row, Step
-from convsmith.sources.onnx.folding import VIEWS, fold
+from convsmith.sources.onnx.folding import VIEWS, fold, has_rule, has_rule
 from convsmith.sources.onnx.inputs import resolve_inputs
 from convsmith.sources.onnx.layers import LAYERS
 from convsmith.sources.onnx.layout import LAYOUT
-from convsmith.sources.onnx.opening import open_model, opset_of
+from convsmith.sources.onnx.opening import open_model, opset_of, skim_model
 from convsmith.sources.onnx.origin import OnnxOrigin, captured_names
+from convsmith.sources.onnx.places import PLACES
 from convsmith.sources.onnx.pointwise import POINTWISE
-from convsmith.sources.onnx.tensors import element_type, read_tensor
+from convsmith.sources.onnx.sampling import SAMPLING
+from convsmith.sources.onnx.tensors import Array, element_type, read_tensor
 from convsmith.sources.onnx.unknown import UnknownShapes
 
 __all__ = ["read_onnx"]
 
-_ROWS: dict[str, Row] = {**LAYERS, **POINTWISE, **LAYOUT}
+_ROWS: dict[str, Row] = {**LAYERS, **POINTWISE, **LAYOUT, **PLACES, **SAMPLING}
 _STANDARD = ("", "ai.onnx")
 
 # What a table row meets in a node that contradicts itself.
@@ -36,7 +39,10 @@ _MALFORMED = (ValueError, TypeError, IndexError, KeyError, ArithmeticError)
 
 
 def read_onnx(
-    path: str | PathLike[str], *, shapes: Mapping[str, Shape] | Shape | None = None
+    path: str | PathLike[str],
+    *,
+    shapes: Mapping[str, Shape] | Shape | None = None,
+    weights: bool = True,
 ) -> Graph:
     """Reads an ONNX file, opsets 7 to the newest that the onnx package knows.
 
@@ -50,6 +56,8 @@ def read_onnx(
         path: The file.
         shapes: Input shapes by name, or one shape for the one input with dynamic sizes. A
             dynamic batch size alone becomes 1.
+        weights: Whether to read the weights; without them, the graph can be analysed, but neither
+            be run nor written.
 
     Raises:
         SourceError: If the file cannot be read, is not ONNX, is damaged, or leaves sizes open.
@@ -67,9 +75,13 @@ def read_onnx(
     return y
     """
     path = Path(path)
-    model = open_model(path)
+    skipped: Mapping[int, int] | None = None
+    if weights:
+        model = open_model(path)
+    else:
+        model, skipped = skim_model(path)
     try:
-        return _Reading(model, path, shapes).graph()
+        return _Reading(model, path, shapes, skipped).graph()
     except ConvsmithError as error:
         raise error.at(str(path)) from None
 
@@ -78,9 +90,13 @@ class _Reading:
     """One reading of one file; the tensors of the file are told apart from our values by name."""
 
     def __init__(
-        self, model: onnx.ModelProto, path: Path, shapes: Mapping[str, Shape] | Shape | None
+        self,
+        model: onnx.ModelProto,
+        path: Path,
+        shapes: Mapping[str, Shape] | Shape | None,
+        skipped: Mapping[int, int] | None = None,
     ) -> None:
-        self.model, self.path = model, path
+        self.model, self.path, self.skipped = model, path, skipped
         self.opset = opset_of(model)
         self.builder = GraphBuilder()
         self.known: dict[str, Known] = {}
@@ -101,8 +117,9 @@ class _Reading:
             self.dtypes[value.name] = value.dtype
         self.taken = set(self.values)
         self.names = self._plan_names()
-        for tensor in model.graph.initializer:
-            data, dtype = read_tensor(tensor, path.parent)
+        for index, tensor in enumerate(model.graph.initializer):
+            left_out = None if skipped is None else skipped.get(index)
+            data, dtype = read_tensor(tensor, path.parent, left_out)
             self.known[tensor.name] = Known.stored(data, dtype, tensor.name)
         self.unknown = UnknownShapes(model, inputs)
 
@@ -116,6 +133,12 @@ class _Reading:
             outputs.append((output.name, self._value(output.name)))
         source = str(self.path)
         graph = self.builder.build(*outputs, source=source)
+        if self.skipped is not None:
+            constants = {
+                name: c if c.data is None else replace(c, data=None)
+                for name, c in graph.constants.items()
+            }
+            return _with_shapes(replace(graph, constants=constants), graph)
         tensors = {value: tensor for tensor, value in self.values.items()}
         origin = OnnxOrigin(
             model=self.model,
@@ -125,7 +148,7 @@ class _Reading:
             tensors=tensors,
             places=self.places,
         )
-        return replace(graph, origin=origin)
+        return _with_shapes(replace(graph, origin=origin), graph)
 
     # Names --------------------------------------------------------------------------
 
@@ -173,12 +196,13 @@ class _Reading:
                 place=name,
                 remedy="check the file with onnx.checker",
             ) from None
-        for tensor, value in zip(node.output, outputs, strict=False):
+        types = _types_made(call, step)
+        for tensor, value, dtype in zip(node.output, outputs, types, strict=False):
             if tensor in self.values or tensor in self.known:
                 raise SourceError(f"tensor {tensor!r} is made twice", place=name)
             if tensor:
                 self.values[tensor] = value
-                self.dtypes[tensor] = _dtype_made(call, step)
+                self.dtypes[tensor] = dtype
 
     def _call(self, node: onnx.NodeProto) -> Call:
         shapes: list[Shape | None] = []
@@ -200,6 +224,8 @@ class _Reading:
         output = node.output[0] if node.output else ""
         if node.op_type == "Constant":
             known = self._constant_node(node)
+        elif not has_rule(node.op_type):
+            return False
         else:
             call = self._call(node)
             data = fold(call)
@@ -215,7 +241,9 @@ class _Reading:
                 and (data.dtype == before.data.dtype and node.op_type != "Cast")
             )
             dtype = before.dtype if before is not None and keeps_type else data.dtype.name
-            known = Known(data=data, dtype=dtype, learnable=learnable)
+            same = node.op_type == "Identity" and before is not None
+            stored = before.initializer if same and before is not None else ""
+            known = Known(data=data, dtype=dtype, initializer=stored, learnable=learnable)
         if not output or output in self.values or output in self.known:
             raise SourceError(f"tensor {output!r} is made twice")
         self.known[output] = known
@@ -245,8 +273,7 @@ class _Reading:
                 step = row(call)
             except Inexpressible:
                 return self._unsupported(call)
-            made = len(step.op.sizes) if isinstance(step.op, Split) else 1
-            if not any(name in self.wanted for name in node.output[made:] if name):
+            if not any(name in self.wanted for name in node.output[results(step.op) :] if name):
                 return step
         return self._unsupported(call)
 
@@ -261,11 +288,17 @@ class _Reading:
         node = call.proto
         provenance = Provenance(path=node.name or name, origin=node.op_type)
 
+        done: dict[int, str] = {}
+
         def add(step: Step, name: str) -> tuple[str, ...]:
             inputs = []
             for used in step.inputs:
                 if isinstance(used, Step):
-                    inputs.append(add(used, self._unique(f"{name}.0"))[0])
+                    if id(used) not in done:
+                        done[id(used)] = add(used, self._unique(f"{name}.0"))[0]
+                    inputs.append(done[id(used)])
+                elif isinstance(used, np.ndarray):
+                    inputs.append(self._number(used, f"{name}.operand", call.dtypes[0]))
                 else:
                     inputs.append(self._value(node.input[used]))
             if isinstance(step.op, Unsupported):
@@ -273,13 +306,31 @@ class _Reading:
                 inputs += [self._value(used) for used in captured]
             parameters = self._parameters(step, name)
             self.places[name] = place
-            return self.builder.add_all(
+            made = self.builder.add_all(
                 step.op, *inputs, name=name, parameters=parameters, provenance=provenance
+            )
+            if step.shift is None:
+                return made
+            shift = self._number(step.shift, f"{name}.operand", "int64")
+            last = self._unique(f"{name}.add")
+            self.places[last] = place
+            op = Elementwise(kind="add")
+            return *made[:-1], self.builder.add(
+                op, made[-1], shift, name=last, provenance=provenance
             )
 
         return add(step, name)
 
     # Constants ----------------------------------------------------------------------
+
+    def _number(self, data: Array, name: str, dtype: str) -> str:
+        """A constant that is not in the file; real numbers take the type of what they meet."""
+        if data.dtype.kind != "f" or dtype in ("", "bfloat16"):
+            dtype = dtype if data.dtype.kind == "f" and dtype else data.dtype.name
+        else:
+            data = data.astype(dtype)
+        constant = Constant(shape=data.shape, dtype=dtype, learnable=False, data=data)
+        return self.builder.constant(self._unique(name), constant)
 
     def _value(self, tensor: str) -> str:
         """Our name of a tensor; a known one becomes a constant when it is first used."""
@@ -303,20 +354,37 @@ class _Reading:
                 shape=weight.data.shape,
                 dtype=weight.dtype,
                 learnable=weight.learnable,
-                data=weight.data,
+                data=weight.data if self.skipped is None else None,
             )
             wanted = weight.tensor if shared else f"{name}.{role}"
             self.constants[key] = self.builder.constant(self._unique(wanted), constant)
             yield self.constants[key]
 
 
-def _dtype_made(call: Call, step: Step) -> str:
-    """The element type of what a node makes: that of its first input, with few exceptions."""
+def _types_made(call: Call, step: Step) -> tuple[str, ...]:
+    """The element types of what a node makes."""
     if isinstance(step.op, Unsupported):
-        return ""
+        return ("",) * len(step.op.shapes)
     if call.proto.op_type == "Cast":
-        return element_type(call.integer("to", onnx.TensorProto.UNDEFINED))
-    return call.dtypes[0] if call.dtypes else ""
+        return (element_type(call.integer("to", onnx.TensorProto.UNDEFINED)),)
+    return result_types(step.op, _input_types(call, step))
+
+
+def _input_types(call: Call, step: Step) -> list[str]:
+    return [
+        _input_types(call, used)[0]
+        if isinstance(used, Step)
+        else used.dtype.name
+        if isinstance(used, np.ndarray)
+        else call.dtypes[used]
+        for used in step.inputs
+    ] or [""]
+
+
+def _with_shapes(graph: Graph, same: Graph) -> Graph:
+    """A graph with the shapes that are known of an equal one."""
+    graph.__dict__["shapes"] = same.shapes
+    return graph
 
 
 def _take_raw(model: onnx.ModelProto) -> dict[str, bytes]:

@@ -152,7 +152,8 @@ class _Surgery:
 
     def _internal(self, value: str) -> bool:
         """Whether a value lies inside one ONNX node, where no tensor has it."""
-        return value in self.before.producers and value not in self.origin.tensors
+        known = value in self.before.producers or value in self.before.constants
+        return known and value not in self.origin.tensors
 
     # Tensors --------------------------------------------------------------------------
 

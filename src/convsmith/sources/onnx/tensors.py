@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -26,6 +27,7 @@ _PACKED_BITS = {
 }
 
 
+@cache
 def element_type(code: int) -> str:
     """Returns NumPy's name of an ONNX element type.
 
@@ -54,7 +56,9 @@ def element_type_code(dtype: str) -> int:
     raise SourceError(f"ONNX has no element type {dtype!r}")
 
 
-def read_tensor(tensor: onnx.TensorProto, folder: Path) -> tuple[Array | None, str]:
+def read_tensor(
+    tensor: onnx.TensorProto, folder: Path, skipped: int | None = None
+) -> tuple[Array | None, str]:
     """Reads a tensor, without a copy where its bytes allow that.
 
     The sizes that the header declares are checked against what is really there before any memory
@@ -63,6 +67,8 @@ def read_tensor(tensor: onnx.TensorProto, folder: Path) -> tuple[Array | None, s
     Args:
         tensor: The tensor.
         folder: The folder of the model, which external data may not leave.
+        skipped: How many bytes of elements were left out of it; zeros that take no memory then
+            stand for them.
 
     Returns:
         The elements (``None`` for strings, which convsmith has no use for) and the name of the
@@ -90,6 +96,10 @@ def read_tensor(tensor: onnx.TensorProto, folder: Path) -> tuple[Array | None, s
             return np.empty(dims, stored), dtype
         mapped = np.memmap(file, stored, "r", offset, dims)
         return _plain(mapped.view(np.ndarray)), dtype
+    if skipped is not None:
+        if skipped != length:
+            raise _wrong_length(f"{skipped} bytes", f"{length} bytes", dims, dtype, place)
+        return _plain(np.broadcast_to(np.zeros((), stored), dims)), dtype
     if tensor.HasField("raw_data"):
         raw = tensor.raw_data
         if len(raw) != length:
@@ -108,7 +118,11 @@ def read_tensor(tensor: onnx.TensorProto, folder: Path) -> tuple[Array | None, s
 
 def _plain(data: Array) -> Array:
     """Gives NumPy an element type that it can calculate with."""
-    return data.astype(np.float32) if data.dtype.name == "bfloat16" else data
+    if data.dtype.name != "bfloat16":
+        return data
+    if data.size and not any(data.strides):
+        return np.broadcast_to(data[(0,) * data.ndim].astype(np.float32), data.shape)
+    return data.astype(np.float32)
 
 
 def _wrong_length(

@@ -9,6 +9,7 @@ import torch
 
 from convsmith.graph import Shape
 from convsmith.graph.operators import (
+    Cast,
     Concat,
     Expand,
     Flatten,
@@ -20,6 +21,7 @@ from convsmith.graph.operators import (
     Transpose,
 )
 from convsmith.sources.torch.call import Call, Unmapped, maps
+from convsmith.sources.torch.memory import numpy_name
 
 __all__: list[str] = []
 
@@ -37,9 +39,10 @@ def _(call: Call) -> str:
     before, after = call.first.dtype, call.outputs[0].dtype
     if before == after:
         return call.value(call.first)
-    if before.is_floating_point and not (after.is_floating_point or after.is_complex):
-        raise Unmapped  # cuts off the fraction
-    return call.add(Identity(kind="cast"), step="cast")
+    if after.is_complex or before.is_complex:
+        raise Unmapped
+    op = Identity(kind="cast") if after.is_floating_point else Cast(dtype=numpy_name(after))
+    return call.add(op, step="cast")
 
 
 @maps("copy")
@@ -124,23 +127,6 @@ def _(call: Call) -> str:
     return call.add(Expand(shape=call.shape))
 
 
-@maps("pixel_shuffle", "pixel_unshuffle")
-def _(call: Call) -> str:
-    *lead, channels, height, width = call.first.shape
-    batch = -1 if lead and lead[0] else 1
-    if len(lead) != 1:
-        raise Unmapped
-    if call.name == "pixel_shuffle":
-        r = call["upscale_factor"]
-        inner, order = (channels // (r * r), r, r, height, width), (0, 1, 4, 2, 5, 3)
-    else:
-        r = call["downscale_factor"]
-        inner, order = (channels, height // r, r, width // r, r), (0, 1, 3, 5, 2, 4)
-    split = call.add(Reshape(shape=(batch, *inner)), step="split")
-    moved = call.add(Transpose(permutation=order), split, step="transpose")
-    return call.add(Reshape(shape=(batch, *call.shape[1:])), moved)
-
-
 @maps("channel_shuffle", "native_channel_shuffle")
 def _(call: Call) -> str:
     x = call.first
@@ -157,10 +143,9 @@ def _(call: Call) -> str:
 @maps("cat", "concat", "concatenate")
 def _(call: Call) -> str:
     parts = [t for t in call["tensors"] if tuple(t.shape) != (0,)]  # torch skips these
-    axis = call["dim"] % len(call.shape)
     if len(parts) == 1:
         return call.value(parts[0])
-    return call.add(Concat(axis=axis), *parts)
+    return call.add(Concat(axis=call["dim"] % parts[0].dim()), *parts)
 
 
 @maps("stack")
@@ -225,9 +210,14 @@ def _(call: Call) -> str:
 @maps("roll")
 def _(call: Call) -> str:
     x, shifts, axes = call.first, call["shifts"], call["dims"]
-    if not axes:
-        raise Unmapped  # over all elements as one row
     value = call.value(x)
+    if not axes:  # over all elements as one row
+        cut = -shifts[0] % max(x.numel(), 1)
+        flat = call.add(Reshape(shape=(-1,)), value, step="flatten")
+        tail = call.add(Slice(ranges=((0, cut, None, 1),)), flat, step="slice")
+        head = call.add(Slice(ranges=((0, 0, cut, 1),)), flat, step="slice")
+        joined = call.add(Concat(axis=0), tail, head)
+        return call.add(Reshape(shape=tuple(x.shape)), joined, step="view")
     for shift, given in zip(shifts, axes, strict=True):
         axis = given % x.dim()
         cut = -shift % x.shape[axis]

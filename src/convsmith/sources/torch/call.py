@@ -14,7 +14,7 @@ from convsmith.graph.operators import Operator, roles
 if TYPE_CHECKING:
     from convsmith.sources.torch.recorder import Recorder
 
-__all__ = ["MAPPINGS", "Call", "Mapper", "Unmapped", "maps"]
+__all__ = ["LATER", "MAPPINGS", "Call", "Mapper", "Unmapped", "later", "maps"]
 
 
 class Unmapped(Exception):  # noqa: N818 - not an error, but an answer
@@ -29,6 +29,20 @@ It may return fewer names than there are outputs, when the others (indices) are 
 
 MAPPINGS: dict[str, Mapper] = {}
 """The table: the name of an aten operator, without overload and in-place mark."""
+
+LATER: dict[str, Callable[[Call], str]] = {}
+"""What the last output of a call is, for calls whose last output is rarely used."""
+
+
+def later(*names: str) -> Callable[[Callable[[Call], str]], Callable[[Call], str]]:
+    """Puts a function into the table of last outputs, which are mapped when they are used."""
+
+    def register(function: Callable[[Call], str]) -> Callable[[Call], str]:
+        for name in names:
+            LATER[name] = function
+        return function
+
+    return register
 
 
 def maps(*names: str) -> Callable[[Mapper], Mapper]:
@@ -91,7 +105,7 @@ class Call:
                 raise Unmapped
             number = torch.tensor(operand, dtype=dtype, device="cpu")
             return recorder.constant(number, recorder.names.next_name(self.name) + f".{role}")
-        known = recorder.value_of(operand)
+        known = recorder.value_of(operand) or recorder.derived(operand)
         if known is not None:
             return known
         return recorder.constant(operand, recorder.names.next_name(self.name) + f".{role}")

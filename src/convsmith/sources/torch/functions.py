@@ -12,6 +12,7 @@ import torch
 
 from convsmith.graph.operators import (
     Activation,
+    Cast,
     Elementwise,
     Identity,
     Reduce,
@@ -21,6 +22,7 @@ from convsmith.graph.operators import (
     Unary,
 )
 from convsmith.sources.torch.call import Call, Unmapped, maps
+from convsmith.sources.torch.memory import numpy_name
 
 __all__: list[str] = []
 
@@ -83,9 +85,12 @@ def _(call: Call) -> str:
 
 @maps("softplus")
 def _(call: Call) -> str:
-    if call["beta"] != 1:
-        raise Unmapped
-    return call.add(Activation(kind="softplus"))
+    beta = call["beta"]
+    if beta == 1:
+        return call.add(Activation(kind="softplus"))
+    scaled = call.add(Elementwise(kind="mul"), call.first, call.value(beta, "beta"), step="mul")
+    soft = call.add(Activation(kind="softplus"), scaled, step="softplus")
+    return call.add(Elementwise(kind="div"), soft, call.value(beta, "beta"))
 
 
 @maps("log_sigmoid")
@@ -139,7 +144,19 @@ def _(call: Call) -> str:
 
 
 def _combine(call: Call, kind: str, left: Any, right: Any) -> str:
-    return call.add(Elementwise(kind=kind), call.value(left), call.value(right))
+    return call.add(Elementwise(kind=kind), _promoted(call, left), _promoted(call, right))
+
+
+def _promoted(call: Call, operand: Any) -> str:
+    """A value in the type of the result: torch turns whole numbers into what they meet."""
+    value = call.value(operand)
+    if not isinstance(operand, torch.Tensor) or not call.outputs:
+        return value
+    before, after = operand.dtype, call.outputs[0].dtype
+    if before == after or before.is_floating_point or after.is_complex:
+        return value
+    op = Identity(kind="cast") if after.is_floating_point else Cast(dtype=numpy_name(after))
+    return call.add(op, value, step="cast")
 
 
 _KINDS = {
@@ -158,8 +175,12 @@ def _(call: Call) -> str:
 
 @maps(*_KINDS)
 def _(call: Call) -> str:
-    if call.arguments.get("rounding_mode") is not None:
-        raise Unmapped
+    rounding = call.arguments.get("rounding_mode")
+    if rounding is not None:
+        if rounding != "floor" or not call.outputs[0].is_floating_point():
+            raise Unmapped
+        values = call.value(call["self"]), call.value(call["other"])
+        return call.add(Unary(kind="floor"), call.add(Elementwise(kind="div"), *values, step="div"))
     left, right, alpha = call["self"], call["other"], call.arguments.get("alpha", 1)
     if call.name == "rsub":
         left, right = right, left

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -140,21 +141,20 @@ def _rank(call: Call) -> int:
     *(f"max_pool{n}d" for n in (1, 2, 3)),
     *(f"max_pool{n}d_with_indices" for n in (1, 2, 3)),
 )
-def _(call: Call) -> str:
+def _(call: Call) -> str | tuple[str, ...]:
     rank = _rank(call)
     kernel = _sizes(call["kernel_size"], rank)
-    return _over_images(
-        call,
-        Pool(
-            kind="max",
-            kernel=kernel,
-            stride=_sizes(call["stride"] or kernel, rank),
-            padding=_both_sides(_sizes(call["padding"], rank)),
-            dilation=_sizes(call["dilation"], rank),
-            rounding="ceil" if call["ceil_mode"] else "floor",
-        ),
-        rank,
+    op = Pool(
+        kind="max",
+        kernel=kernel,
+        stride=_sizes(call["stride"] or kernel, rank),
+        padding=_both_sides(_sizes(call["padding"], rank)),
+        dilation=_sizes(call["dilation"], rank),
+        rounding="ceil" if call["ceil_mode"] else "floor",
     )
+    if "indices" in call.name and call.first.dim() == rank + 2:
+        return call.add_all(replace(op, indices=True))
+    return _over_images(call, op, rank)
 
 
 @maps("avg_pool1d", "avg_pool2d", "avg_pool3d")

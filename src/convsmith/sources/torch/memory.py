@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 
@@ -44,6 +46,7 @@ def overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
     return bool(elements.any())
 
 
+@cache
 def numpy_name(dtype: torch.dtype) -> str:
     """NumPy's name of an element type; bfloat16, which NumPy lacks, becomes float32."""
     if dtype == torch.bfloat16 or (dtype.is_floating_point and dtype.itemsize == 1):
@@ -56,6 +59,8 @@ def as_constant(tensor: torch.Tensor, *, learnable: bool) -> Constant:
     name = numpy_name(tensor.dtype)
     if tensor.is_meta:
         return Constant(shape=tuple(tensor.shape), dtype=name, learnable=learnable)
+    if tensor.dtype is torch.float32 and tensor.is_cpu and tensor.layout is torch.strided:
+        return Constant.of(tensor.detach().numpy(), learnable=learnable)
     with torch.no_grad():
         data = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
         if name == "float32":

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convsmith.errors import SourceError
+from convsmith.errors import ConvsmithError, SourceError
 from convsmith.graph import Constant, GraphBuilder, Provenance
 from convsmith.graph.operators import Reshape, Unsupported
 from convsmith.sources.torch.arguments import (
@@ -26,7 +26,9 @@ from convsmith.sources.torch.arguments import (
     tensors_in,
     written_tensors,
 )
-from convsmith.sources.torch.call import MAPPINGS, Call, Unmapped
+from convsmith.sources.torch.boxes import box_of, put_into
+from convsmith.sources.torch.call import LATER, MAPPINGS, Call, Unmapped
+from convsmith.sources.torch.derivations import Derivations
 from convsmith.sources.torch.memory import (
     as_constant,
     meta_like,
@@ -36,6 +38,7 @@ from convsmith.sources.torch.memory import (
     storage_of,
 )
 from convsmith.sources.torch.naming import Names
+from convsmith.sources.torch.results import is_certain
 from convsmith.sources.torch.twin import Twin
 
 __all__ = ["Recorder"]
@@ -103,8 +106,11 @@ class Recorder(TorchDispatchMode):
         self._constants: dict[int, str] = {}
         self._views: dict[tuple[Any, ...], str] = {}
         self._learnable = set(twin.learnable)
+        self._derivations = Derivations()
         self._uncast: dict[int, torch.Tensor] = {}
         self._meta: dict[int, torch.Tensor] = {}
+        self._flat: dict[tuple[int, torch.dtype], torch.Tensor] = {}
+        self._stands_for: dict[int, int] = {}
         self._sharing: defaultdict[int, list[torch.Tensor]] = defaultdict(list)
         self._alive: list[torch.Tensor] = []
         # Memory that others look at: the user, and the constants of the graph.
@@ -125,13 +131,20 @@ class Recorder(TorchDispatchMode):
     def define(self, tensor: torch.Tensor, value: str | Thunk) -> None:
         """Says which value a symbolic tensor stands for, or how to get it when it is used."""
         self._keep(tensor)
+        if not tensor.is_meta and id(tensor) not in self._values:
+            self._meta.pop(id(tensor), None)
         self._values[id(tensor)] = value
 
     def _keep(self, tensor: torch.Tensor) -> None:
         self._alive.append(tensor)
-        sharing = self._sharing[storage_of(tensor)]
+        sharing = self._sharing[self._memory(tensor)]
         if all(other is not tensor for other in sharing):
             sharing.append(tensor)
+
+    def _memory(self, tensor: torch.Tensor) -> int:
+        """The identity of the memory of a tensor, the same for a real one and its stand-ins."""
+        memory = storage_of(tensor)
+        return self._stands_for.get(memory, memory)
 
     def value_of(self, tensor: torch.Tensor) -> str | None:
         """The value that a symbolic tensor stands for; ``None`` for a constant."""
@@ -164,6 +177,21 @@ class Recorder(TorchDispatchMode):
             self._shown.add(storage_of(tensor))
         self._constants[id(tensor)] = known
         return known
+
+    def derived(self, tensor: torch.Tensor) -> str | None:
+        """The value of a constant that is more than its weights; ``None`` for all others."""
+        call = self._derivations.call(tensor, self)
+        if call is None:
+            return None
+        try:
+            made = MAPPINGS[call.name](call)
+        except Unmapped:
+            return None
+        if not isinstance(made, str):
+            return None
+        self._check_shape(call, made, tensor)
+        self._values[id(tensor)] = made
+        return made
 
     def result(self, tensor: torch.Tensor, name: str) -> str:
         """The value of something that the network returns, symbolic or constant."""
@@ -228,27 +256,41 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         """Computes a constant for real, without touching the user's memory."""
         written = written_tensors(func, args, kwargs)
+        if any(self._shows_in_values(tensor) for tensor in written):
+            return self._record(
+                func.overloadpacket.__name__.rstrip("_"), func, tensors, args, kwargs
+            )
         if any(id(tensor) in self._twin.originals for tensor in written):
             return written[0]  # a closure over the user's own module: its state stays
         for tensor in written:
+            self._derivations.forget(tensor)
             self._make_writable(tensor)
         if any(tensor.is_meta for tensor in tensors):
             args, kwargs = self._to_meta(args), self._to_meta(kwargs)
         else:
             args, kwargs = on_device(args, self.device), on_device(kwargs, self.device)
         result = func(*args, **kwargs)
-        if func.overloadpacket.__name__ in ("to", "_to_copy") and result is not args[0]:
+        cast = func.overloadpacket.__name__ in ("to", "_to_copy") and result is not args[0]
+        if cast and result.is_floating_point():
             self._uncast[id(result)] = args[0]
-        learnable = any(id(tensor) in self._learnable for tensor in tensors)
+        learnable = [tensor for tensor in tensors if id(tensor) in self._learnable]
+        if learnable and not written:
+            self._derivations.note(func, args, kwargs, learnable, tensors, result)
         for tensor in tensors_in(result):
             self._keep(tensor)
             if learnable:
                 self._learnable.add(id(tensor))
         return result
 
+    def _shows_in_values(self, target: torch.Tensor) -> bool:
+        """Whether writing to a constant would change a symbolic tensor that shares its memory."""
+        sharing = self._sharing.get(self._memory(target), ())
+        return any(id(t) in self._values and overlap(t, target) for t in sharing)
+
     def _make_writable(self, target: torch.Tensor) -> None:
         """Moves a tensor, and those that share its memory, away from what must not change."""
-        sharing = [target, *(t for t in self._sharing[storage_of(target)] if t is not target)]
+        others = (t for t in self._sharing[storage_of(target)] if t is not target)
+        sharing = [target, *(t for t in others if not t.is_meta)]
         if storage_of(target) in self._shown:
             memory = target.untyped_storage().clone()
             for tensor in sharing:
@@ -275,11 +317,17 @@ class Recorder(TorchDispatchMode):
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
     ) -> Any:
+        arguments = bind(func, args, kwargs)
+        written = written_tensors(func, args, kwargs)
+        if is_certain(base, func._overloadname, arguments, tensors):
+            made = self._record_certain(base, func, arguments, written)
+            if made is not None:
+                return made
         result = self._run(base, func, tensors, args, kwargs)
         call = Call(
             name=base,
             overload=func._overloadname,
-            arguments=bind(func, args, kwargs),
+            arguments=arguments,
             outputs=tuple(tensors_in(result)),
             recorder=self,
         )
@@ -288,11 +336,45 @@ class Recorder(TorchDispatchMode):
         values = self._map(call)
         stand_ins = {id(meta): real for real, meta in self._stand_ins(tensors)}
         result = replace_tensors(result, stand_ins)
-        for tensor in written_tensors(func, args, kwargs):
+        for tensor in written:
             self._write(tensor, values[0], base)
         for tensor, value in zip(tensors_in(result), values, strict=True):
             self.define(tensor, value)
         return result
+
+    def _record_certain(
+        self,
+        base: str,
+        func: torch._ops.OpOverload,
+        arguments: Mapping[str, Any],
+        written: Sequence[torch.Tensor],
+    ) -> torch.Tensor | None:
+        """Records a call without running it; ``None`` if torch must say what is wrong with it."""
+        target = written[0] if written else None
+        call = Call(
+            name=base,
+            overload=func._overloadname,
+            arguments=arguments,
+            outputs=(),
+            recorder=self,
+        )
+        try:
+            value = MAPPINGS[base](call)
+        except (ConvsmithError, Unmapped):
+            return None
+        if not isinstance(value, str):
+            return None
+        shape = self.builder.shapes[value]
+        if shape is None:
+            return None
+        if target is None:
+            result = torch.empty(shape, dtype=call.first.dtype, device="meta")
+            self.define(result, value)
+            return result
+        if not target.is_meta or target.shape != shape:
+            return None
+        self._write(target, value, base)
+        return target
 
     def _run(
         self,
@@ -348,7 +430,19 @@ class Recorder(TorchDispatchMode):
             )
 
     def _later(self, call: Call, tensor: torch.Tensor) -> Thunk:
-        return lambda: self._unsupported(call, (tensor,))[0]
+        values = {id(t): value for t in call.tensors() if (value := self.value_of(t))}
+
+        def make() -> str:
+            now = {key: self._values[key] for key in values}
+            self._values.update(values)  # the arguments may have been written to since
+            try:
+                if call.name in LATER:
+                    return LATER[call.name](call)
+                return self._unsupported(call, (tensor,))[0]
+            finally:
+                self._values.update(now)
+
+        return make
 
     def _unsupported(self, call: Call, outputs: Sequence[torch.Tensor]) -> tuple[str, ...]:
         shapes = tuple(tuple(tensor.shape) for tensor in outputs)
@@ -369,7 +463,7 @@ class Recorder(TorchDispatchMode):
 
     def _write(self, target: torch.Tensor, value: str | Thunk, operator: str) -> None:
         """Gives a tensor a new value, and with it all others that share its memory."""
-        others = [t for t in self._sharing[storage_of(target)] if t is not target]
+        others = [t for t in self._sharing[self._memory(target)] if t is not target]
         self.define(target, value)
         for other in others:
             if same_elements(other, target):
@@ -390,22 +484,37 @@ class Recorder(TorchDispatchMode):
         return make
 
     def _patched(self, whole: torch.Tensor, part: torch.Tensor, operator: str) -> Thunk:
-        """A tensor of which some elements were written: no operator of ours does that."""
+        """A tensor of which some elements were written."""
         before = self._values.get(id(whole))
         written = self._values[id(part)]
+        box = box_of(part, whole)
 
         def make() -> str:
-            name = self.names.unique(self.names.base_name(operator))
             old = before() if callable(before) else before
+            old = old or self.constant(whole, f"{self.names.next_name(operator)}.operand")
+            new = written() if callable(written) else written
+            if box is not None:
+                return put_into(self, old, new, box)
+            name = self.names.unique(self.names.base_name(operator))
             return self.builder.add(
                 Unsupported(kind=f"aten.{operator}_", shapes=(tuple(whole.shape),)),
-                old or self.constant(whole, f"{name}.operand"),
-                written() if callable(written) else written,
+                old,
+                new,
                 name=name,
                 provenance=Provenance(path=self.names.path, origin=f"aten.{operator}_"),
             )
 
         return make
+
+    def _stand_in(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A meta tensor for a real one that became symbolic; those that shared memory still do."""
+        memory = storage_of(tensor), tensor.dtype
+        if memory not in self._flat:
+            count = tensor.untyped_storage().nbytes() // tensor.element_size()
+            self._flat[memory] = torch.empty(count, dtype=tensor.dtype, device="meta")
+            self._stands_for[storage_of(self._flat[memory])] = memory[0]
+        flat = self._flat[memory]
+        return flat.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
     def _to_meta(self, arguments: Any) -> Any:
         """The same arguments with a meta tensor in place of every real one."""
@@ -415,7 +524,9 @@ class Recorder(TorchDispatchMode):
                     return arguments
                 if id(arguments) not in self._meta:
                     self._alive.append(arguments)
-                    self._meta[id(arguments)] = meta_like(arguments)
+                    is_value = id(arguments) in self._values
+                    make = self._stand_in if is_value else meta_like
+                    self._meta[id(arguments)] = make(arguments)
                 return self._meta[id(arguments)]
             case torch.device():
                 return torch.device("meta")

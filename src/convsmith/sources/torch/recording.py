@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import random
 import re
 import sys
@@ -20,8 +21,14 @@ from torch.overrides import TorchFunctionMode
 
 from convsmith.errors import ConvsmithError, SourceError
 from convsmith.graph import Graph
-from convsmith.graph.operators import LocalResponseNorm
-from convsmith.sources.torch import arrangement, functions, layers  # they fill the mapping table
+from convsmith.graph.operators import LocalResponseNorm, Same
+from convsmith.sources.torch import (  # they fill the mapping table
+    arrangement,
+    functions,
+    layers,
+    places,
+    sampling,
+)
 from convsmith.sources.torch.call import Call
 from convsmith.sources.torch.examples import Arguments, named_tensors, read_arguments
 from convsmith.sources.torch.recorder import Recorder
@@ -29,7 +36,7 @@ from convsmith.sources.torch.twin import make_twin, unwrap
 
 __all__ = ["read_module"]
 
-_ = arrangement, functions, layers
+_ = arrangement, functions, layers, places, sampling
 
 
 def read_module(module: nn.Module, inputs: object) -> Graph:
@@ -155,16 +162,26 @@ class _WholeFunctions(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func in _FROM_DATA and _is_meta(kwargs.get("device") or torch.get_default_device()):
             kwargs["device"] = self.recorder.device  # or the data would be lost
+        if func is torch.Tensor.__getitem__ and args[0].is_meta:
+            args = args[0], self._places(args[1])
         if func is torch.Tensor.new_tensor and args[0].is_meta:
             kwargs = {"dtype": args[0].dtype, "device": self.recorder.device, **kwargs}
             return torch.tensor(*args[1:], **kwargs)
-        if func is F.local_response_norm and self._is_symmetric(*args, **kwargs):
+        if func is F.local_response_norm and self._is_symbolic(*args, **kwargs):
             return self._local_response_norm(*args, **kwargs)
         return func(*args, **kwargs)
 
-    def _is_symmetric(self, input: torch.Tensor, size: int, *_: object, **__: object) -> bool:  # noqa: A002
-        """An even window leans to the lower channels in torch, to the upper ones elsewhere."""
-        return size % 2 == 1 and self.recorder.value_of(input) is not None
+    def _places(self, index: Any) -> Any:
+        """Lists in an index become tensors here, or torch would make them without data."""
+        match index:
+            case tuple():
+                return tuple(self._places(item) for item in index)
+            case list() | np.ndarray():
+                return torch.as_tensor(index, device=self.recorder.device)
+        return index
+
+    def _is_symbolic(self, input: torch.Tensor, *_: object, **__: object) -> bool:  # noqa: A002
+        return self.recorder.value_of(input) is not None
 
     def _local_response_norm(
         self,
@@ -182,7 +199,8 @@ class _WholeFunctions(TorchFunctionMode):
             outputs=(result,),
             recorder=self.recorder,
         )
-        value = call.add(LocalResponseNorm(size=size, alpha=alpha, beta=beta, k=k))
+        lean: Same = "lower" if size % 2 == 0 else "upper"
+        value = call.add(LocalResponseNorm(size=size, alpha=alpha, beta=beta, k=k, lean=lean))
         self.recorder.define(result, value)
         return result
 
@@ -205,9 +223,22 @@ def _nothing_remembered() -> Iterator[None]:
         stack.enter_context(torch.random.fork_rng(devices=gpus))
         stack.callback(random.setstate, random.getstate())
         stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002 - the global one
+        stack.enter_context(_collector_at_rest())
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Nothing made in a pass is garbage; looking for it takes a third of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import MethodType
@@ -21,6 +22,10 @@ from convsmith.errors import SourceError
 
 __all__ = ["HOOK_TABLES", "Twin", "computes_a_weight", "make_twin", "plain_attributes", "unwrap"]
 
+# What can neither change nor hold a tensor or a module: most attributes.
+_ATOMS = frozenset([bool, int, float, complex, str, bytes, type(None), type, torch.dtype])
+_OWN = frozenset(nn.Module().__dict__)  # never shared between modules, nor with an attribute
+_CONTAINERS = frozenset([dict, list, set, OrderedDict])
 _TABLES = ("_parameters", "_buffers", "_modules")
 HOOK_TABLES = frozenset(n for n, v in nn.Module().__dict__.items() if "hook" in n and v == {})
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -124,11 +129,14 @@ def _join(prefix: str, name: str) -> str:
 
 
 def plain_attributes(module: nn.Module) -> Iterator[tuple[str, object]]:
-    """What stands in the attributes of a module and in plain containers there."""
+    """What stands in the attributes of a module and in plain containers there; atoms aside."""
     waiting: list[tuple[str, object]] = [
         (name, value)
         for name, value in module.__dict__.items()
-        if name not in _TABLES and name not in HOOK_TABLES
+        if type(value) not in _ATOMS
+        and name not in HOOK_TABLES
+        and name not in _TABLES
+        and not _is_atoms(value)
     ]
     seen: set[int] = set()
     while waiting:
@@ -146,11 +154,15 @@ def plain_attributes(module: nn.Module) -> Iterator[tuple[str, object]]:
             waiting += items
 
 
+def _is_atoms(value: object) -> bool:
+    return type(value) is tuple and _ATOMS.issuperset(map(type, value))
+
+
 def _share_tensors(path: str, module: nn.Module, twin: Twin, memo: dict[int, Any]) -> None:
     registered = [*module._parameters.items(), *module._buffers.items()]
     plain = [(n, v) for n, v in plain_attributes(module) if isinstance(v, torch.Tensor)]
     twin.keys.update(_join(path, name) for name, _ in registered)
-    for name, tensor in [*registered, *plain]:
+    for name, tensor in (*registered, *plain):
         if tensor is None or id(tensor) in memo:
             continue
         if isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer)):
@@ -172,9 +184,15 @@ def _share_tensors(path: str, module: nn.Module, twin: Twin, memo: dict[int, Any
 
 
 def _copy_attributes(original: nn.Module, made: nn.Module, memo: dict[int, Any]) -> None:
+    copies = made.__dict__
     for name, value in original.__dict__.items():
-        made.__dict__[name] = _copy_attribute(name, value, memo)
-    made.__dict__["training"] = False
+        if type(value) in _ATOMS or _is_atoms(value):
+            copies[name] = value
+        elif name in _OWN and type(value) in _CONTAINERS and not value:
+            copies[name] = type(value)()
+        else:
+            copies[name] = _copy_attribute(name, value, memo)
+    copies["training"] = False
 
 
 def _copy_attribute(name: str, value: Any, memo: dict[int, Any]) -> object:

@@ -1,13 +1,13 @@
 """Super-resolution on an interpolated image: SRCNN and VDSR.
 
 Dong et al., 2016, arXiv:1501.00092; Kim et al., 2016, arXiv:1511.04587. Both see one channel
-(luminance) that was enlarged before; their costs are published for 1280 x 720 pixels.
+(luminance) that was enlarged before; Ahn et al., 2018, arXiv:1803.08664, table 1, published
+their costs for 1280 x 720 pixels: 57e3 and 52.7e9, 665e3 and 612.6e9.
 """
 
 from __future__ import annotations
 
 from convsmith.graph import Graph, Shape
-from convsmith.graph.operators import Elementwise
 from convsmith.sources.zoo.layers import Layers
 
 __all__ = ["srcnn", "vdsr"]
@@ -37,4 +37,4 @@ def vdsr(shape: Shape = (1, 1, 720, 1280)) -> Graph:
         y = net.conv(y, f"conv{index}", 64, 3, padding=1, bias=False)
         y = net.relu(y, f"relu{index}")
     y = net.conv(y, "conv20", 1, 3, padding=1, bias=False)
-    return net.build(("y", net.add(Elementwise(), x, y, name="add")), source="zoo:vdsr")
+    return net.build(("y", net.plus(x, y, "add")), source="zoo:vdsr")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from convsmith.graph import Graph, Shape
-from convsmith.graph.operators import Concat, Slice
+from convsmith.graph.operators import Slice
 from convsmith.sources.zoo.layers import Layers
 
 __all__ = ["unet"]
@@ -12,7 +12,8 @@ __all__ = ["unet"]
 def unet(shape: Shape = (1, 1, 572, 572)) -> Graph:
     """U-Net as in the paper: no padding, so 572 x 572 pixels become 388 x 388 labels.
 
-    31,030,658 parameters; 150,428,424,448 MACs for a 572 x 572 image with one channel.
+    31,030,658 parameters; 150,428,424,448 MACs for a 572 x 572 image with one channel, counted from
+    the figure: the paper states none.
     """
     net = Layers()
     x = net.input("x", shape)
@@ -27,7 +28,7 @@ def unet(shape: Shape = (1, 1, 572, 572)) -> Graph:
         name = f"up{level + 1}"
         x = net.conv(x, f"{name}.up", width, 2, stride=2, transposed=True)
         cropped = _crop(net, skips[level], x, f"{name}.crop")
-        x = net.add(Concat(), cropped, x, name=f"{name}.concat")
+        x = net.concat(cropped, x, name=f"{name}.concat")
         x = _double(net, x, name, width)
     return net.build(("y", net.conv(x, "head", 2, 1)), source="zoo:unet")
 
@@ -41,9 +42,7 @@ def _double(net: Layers, x: str, name: str, channels: int) -> str:
 
 def _crop(net: Layers, x: str, like: str, name: str) -> str:
     """Cuts the middle out, to the size of another value."""
-    have, want = net.shapes[x], net.shapes[like]
-    if have is None or want is None:
-        return x
+    have, want = net.shape(x), net.shape(like)
     ranges = tuple(
         (axis, (have[axis] - want[axis]) // 2, (have[axis] + want[axis]) // 2, 1) for axis in (2, 3)
     )

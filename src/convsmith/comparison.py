@@ -1,0 +1,171 @@
+"""Compares a convolution with what could stand for it, or networks with each other.
+
+Source -> graph -> rows -> measured milliseconds. The numbers are those of
+:mod:`convsmith.analysis.comparing`; a :class:`Clock` adds the times.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from convsmith.analysis.comparing import Comparison, Width, arrangements, side_by_side
+from convsmith.errors import UsageError
+from convsmith.graph import Constant, Graph, parse
+from convsmith.results import Progress
+from convsmith.runtime import timing
+from convsmith.sources import load, save
+
+__all__ = ["Clock", "Measured", "OnnxRuntimeClock", "compare"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a clock found: milliseconds by the name of the graph, and what measured them."""
+
+    milliseconds: Mapping[str, float]
+    clock: str
+
+
+class Clock(Protocol):
+    """Whatever can say how long networks take."""
+
+    def __call__(self, graphs: Mapping[str, Graph]) -> Measured:
+        """Times the networks against each other, in turns where their inputs allow it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxRuntimeClock:
+    """Times networks with ONNX Runtime, in turns; weights that are absent are random.
+
+    Attributes:
+        threads: How many threads a network may use; all cores by default.
+        seconds: How long the rounds of one set of networks go on.
+    """
+
+    threads: int | None = None
+    seconds: float = 5.0
+
+    def __call__(self, graphs: Mapping[str, Graph]) -> Measured:
+        """Returns the median of every network's runs.
+
+        Networks whose inputs differ are timed one set after the other.
+
+        Raises:
+            MissingDependencyError: If ONNX Runtime is not installed.
+            SourceError: If ONNX Runtime cannot run one of them.
+            OutputError: If one cannot be written as ONNX.
+        """
+        sets: dict[object, dict[str, Graph]] = {}
+        for name, graph in graphs.items():
+            sets.setdefault(graph.inputs, {})[name] = graph
+        taken: dict[str, timing.Timing] = {}
+        with tempfile.TemporaryDirectory(prefix="convsmith-") as folder:
+            for members in sets.values():
+                files = {}
+                for name, graph in members.items():
+                    files[name] = Path(folder, f"{name}.onnx")
+                    save(_filled(graph), files[name])
+                inputs = _inputs(next(iter(members.values())))
+                taken |= timing.compare(files, inputs, threads=self.threads, seconds=self.seconds)
+        one = next(iter(taken.values()))
+        apart = max(each.spread / max(each.median, 1e-9) for each in taken.values())
+        turns = "" if len(sets) == 1 else "; not in turns, their inputs differ"
+        return Measured(
+            milliseconds={name: each.median for name, each in taken.items()},
+            clock=f"{one.engine} {one.version}, {one.threads}"
+            f" thread{'s' * (one.threads != 1)}, median of {one.runs} runs, quartiles up to"
+            f" {100 * apart:.0f} % of it apart{turns}",
+        )
+
+
+def _filled(graph: Graph) -> Graph:
+    """The network with random weights where it has none; they keep the signal's size."""
+    random = np.random.default_rng(0)
+
+    def fill(name: str, constant: Constant) -> Constant:
+        if constant.data is not None:
+            return constant
+        spread = 1 / math.sqrt(max(math.prod(constant.shape[1:]), 1))
+        data = random.normal(0, spread, constant.shape)
+        if name.endswith("variance"):
+            data = np.abs(data) + 1
+        return replace(constant, data=data.astype(constant.dtype))
+
+    return replace(graph, constants={n: fill(n, c) for n, c in graph.constants.items()})
+
+
+def _inputs(graph: Graph) -> dict[str, Array]:
+    random = np.random.default_rng(0)
+    return {
+        value.name: random.normal(size=value.shape).astype(value.dtype)
+        if value.dtype.startswith("float")
+        else np.zeros(value.shape, value.dtype)
+        for value in graph.inputs
+    }
+
+
+def compare(
+    source: object,
+    layer: str | None = None,
+    *,
+    against: Sequence[object] = (),
+    width: Width = "keep",
+    activation: str | None = None,
+    measure: bool = False,
+    clock: Clock | None = None,
+    input: object = None,  # noqa: A002 - the published name
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compares a convolution with every cheaper arrangement that sees the same field.
+
+    Args:
+        source: Whatever ``convsmith.load`` reads: notation of one convolution, or a network.
+        layer: The convolution in it; needed when there are several.
+        against: Other networks or modules: then whole networks are compared, side by side,
+            with the first of them.
+        width: How wide the middle of an arrangement is: ``keep`` (as the output; a bottleneck
+            half the narrower of input and output, a quarter when it expands again),
+            ``equal-cost`` (the most with which it costs no more MACs), or a number of channels.
+        activation: What stands between two convolutions, in the notation, or ``none``; by
+            default what follows the layer, else ``relu``.
+        measure: Whether to measure milliseconds, in turns.
+        clock: What measures them; ONNX Runtime by default.
+        input: Sizes of the input, as for ``convsmith.load``.
+        progress: Called during long steps.
+
+    Raises:
+        ConvsmithError: Whatever is wrong with the network, the layer or the options.
+
+    >>> found = compare("192@28 > conv 32 5 p2", width=16)
+    >>> found.rows[0].macs, found.by_form["bottleneck"].macs
+    (120422400, 12443648)
+    """
+    nets = [load(each, input) for each in (source, *against)]
+    if len(nets) > 1 and layer is not None:
+        raise UsageError(
+            "a layer and several networks contradict each other",
+            place=layer,
+            remedy="compare the layer of one network, or whole networks",
+        )
+    if len(nets) > 1:
+        found = side_by_side(nets)
+        graphs = {row.form: net for row, net in zip(found.rows, nets, strict=True)}
+    else:
+        found = arrangements(nets[0], layer, width=width, activation=activation)
+        graphs = {row.form: parse(row.text) for row in found.rows} if measure else {}
+    if not measure:
+        return found
+    if progress is not None:
+        progress("timing", 0, 0)
+    measured = (clock or OnnxRuntimeClock())(graphs)
+    return found.timed(measured.milliseconds, measured.clock)

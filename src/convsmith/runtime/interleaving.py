@@ -1,0 +1,145 @@
+"""Calls timed in turns, so that whatever else the machine does meanwhile slows all of them alike.
+
+A turn is a pause (in which the threads of whoever had the turn before go to sleep), one run that is
+not timed (which brings weights and images into the caches and wakes the threads), and some runs
+that are; its median is one sample. Turns go round, and every round begins with another call.
+
+*Cold* is the other extreme: before every single timed run a memory larger than all caches is
+written, so weights and images come from memory and the threads sleep.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convsmith.parallel import spread, threads
+
+__all__ = ["Samples", "in_turns", "one_by_one"]
+
+_PAUSE: Final = 0.003  # seconds: longer than the spinning of OpenMP's threads
+_TURN: Final = 0.008  # seconds of one turn
+_MOST_RUNS: Final = 20  # of one turn
+_FEW: Final = 3  # rounds of what is far behind
+_FAR: Final = 8.0  # times as slow as the fastest
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Milliseconds, one number a turn.
+
+    >>> samples = Samples((3.0, 1.0, 2.0))
+    >>> samples.median, samples.spread
+    (2.0, 1.0)
+    """
+
+    milliseconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The median."""
+        return float(np.median(self.milliseconds))
+
+    @property
+    def spread(self) -> float:
+        """The interquartile range."""
+        low, high = np.percentile(self.milliseconds, (25, 75))
+        return float(high - low)
+
+
+def in_turns(calls: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, Samples]:
+    """Times calls against each other with warm caches.
+
+    Args:
+        calls: What to time, by name.
+        rounds: Turns of each; those far behind the fastest get three.
+
+    Returns:
+        Samples by name, in the order of ``calls``.
+    """
+    return _rounds(calls, rounds, _turn)
+
+
+def one_by_one(
+    calls: Mapping[str, Callable[[], None]], rounds: int, cache_bytes: int
+) -> dict[str, Samples]:
+    """Times calls against each other with cold caches: evicted before every run.
+
+    Args:
+        calls: What to time, by name.
+        rounds: Runs of each; those far behind the fastest get three.
+        cache_bytes: The size of the largest cache; twice as much is written.
+    """
+    evict = _evictor(cache_bytes)
+
+    def turn(call: Callable[[], None]) -> float:
+        evict()
+        return _timed(call)
+
+    return _rounds(calls, rounds, turn)
+
+
+def _rounds(
+    calls: Mapping[str, Callable[[], None]],
+    rounds: int,
+    turn: Callable[[Callable[[], None]], float],
+) -> dict[str, Samples]:
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    names = list(calls)
+    with _no_garbage():
+        for index in range(rounds):
+            first = index % max(len(names), 1)
+            fastest = min((min(times) for times in taken.values() if times), default=0.0)
+            for name in names[first:] + names[:first]:
+                if index >= _FEW and min(taken[name]) > _FAR * fastest:
+                    continue
+                taken[name].append(turn(calls[name]))
+    return {name: Samples(tuple(times)) for name, times in taken.items()}
+
+
+def _turn(call: Callable[[], None]) -> float:
+    time.sleep(_PAUSE)
+    warm = _timed(call)
+    runs = min(_MOST_RUNS, max(1, round(1e3 * _TURN / max(warm, 1e-3))))
+    return float(np.median([_timed(call) for _ in range(runs)]))
+
+
+def _timed(call: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    call()
+    return 1e3 * (time.perf_counter() - began)
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Keeps Python's garbage collector out of the times."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _evictor(cache_bytes: int) -> Callable[[], None]:
+    """Returns what empties the caches: every thread writes its share of a large memory."""
+    count = threads()
+    each = -(-max(2 * cache_bytes, 64 << 20) // (4 * count))
+    shares: list[NDArray[np.float32]] = [np.zeros(each, np.float32) for _ in range(count)]
+
+    def write(share: NDArray[np.float32]) -> None:
+        np.add(share, 1, out=share)
+
+    def evict() -> None:
+        spread(write, shares)
+
+    return evict
