@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from convsmith.rewrite.statistics import calibrate
     from convsmith.rewrite.verifying import verify
     from convsmith.runtime.benching import bench
+    from convsmith.signal import spectrum
     from convsmith.sources import load, save
 
     __version__: str
@@ -62,6 +63,7 @@ __all__ = [
     "rewrite",
     "save",
     "set_threads",
+    "spectrum",
     "verify",
 ]
 
@@ -84,6 +86,7 @@ _HOMES = {
     "optimize": "convsmith.optimization",
     "save": "convsmith.sources",
     "set_threads": "convsmith.parallel",
+    "spectrum": "convsmith.signal",
     "verify": "convsmith.rewrite.verifying",
 }
 

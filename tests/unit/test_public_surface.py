@@ -31,6 +31,7 @@ PUBLIC = [
     "rewrite",
     "save",
     "set_threads",
+    "spectrum",
     "verify",
 ]
 

@@ -6,16 +6,17 @@ from typing import Annotated
 
 import typer
 
+from convsmith.cli import analyze as analyzing
 from convsmith.cli import bench as benching
 from convsmith.cli import compare as comparing
 from convsmith.cli import diff as differing
 from convsmith.cli import explain as explaining
 from convsmith.cli import optimize as optimizing
-from convsmith.cli.analyze import analyze
+from convsmith.cli import rule as ruling
+from convsmith.cli import spectrum as looking
 from convsmith.cli.doctor import doctor
 from convsmith.cli.lint import EXAMPLES as LINT_EXAMPLES
 from convsmith.cli.lint import lint
-from convsmith.cli.rule import rule
 
 __all__ = ["app"]
 
@@ -45,14 +46,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=optimizing.EXAMPLES)(optimizing.optimize)
-app.command()(analyze)
+app.command(epilog=analyzing.EXAMPLES)(analyzing.analyze)
 app.command(epilog=explaining.EXAMPLES)(explaining.explain)
 app.command(epilog=LINT_EXAMPLES)(lint)
-app.command()(rule)
+app.command(epilog=ruling.EXAMPLES)(ruling.rule)
 app.command(epilog=differing.EXAMPLES)(differing.diff)
 app.command(epilog=comparing.EXAMPLES)(comparing.compare)
 app.command(epilog=benching.EXAMPLES)(benching.bench)
 app.command()(doctor)
+app.command(epilog=looking.EXAMPLES)(looking.spectrum)
 
 
 def _show_version(wanted: bool) -> None:

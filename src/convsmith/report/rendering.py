@@ -38,6 +38,7 @@ _MODULES = {
     "Rules": ("rule_text",),
     "Rewriting": _REWRITING,
     "Verification": _REWRITING,
+    "Spectrum": ("spectrum_text", "spectrum_page"),
     "View": ("view_page",),
     "SymbolicAnalysis": ("symbolic_text",),
     "Optimization": (*_REWRITING, "optimization_text", "optimization_page"),

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from convsmith.errors import DataError
 from convsmith.sources.pictures import printable, shown
 
-__all__ = ["MOST_COMPRESSED_BYTES", "images_and_labels"]
+__all__ = ["MOST_COMPRESSED_BYTES", "images_and_labels", "plain_array"]
 
 Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]
@@ -90,6 +90,18 @@ def images_and_labels(path: Path, keys: str, shape: Shape) -> tuple[Array, Array
         if labels is not None and len(labels) != len(images):
             raise DataError(f"it holds {len(images)} images and {len(labels)} labels")
         return images, labels
+
+
+def plain_array(path: Path) -> Array:
+    """Opens the one array of a ``.npy`` file, mapped, not read.
+
+    Raises:
+        DataError: If it cannot be used.
+    """
+    if not path.is_file():
+        raise DataError("there is no such file", place=str(path), remedy="check the name")
+    with _damage(path):
+        return _open_npy(path)
 
 
 @contextmanager
