@@ -34,6 +34,8 @@ format: .venv/.dev-stamp  ## format the code and fix what can be fixed
 
 bench: .venv/.dev-stamp  ## measure against those peers of the extra `bench` that are installed
 	$(BIN)/python benchmarks/rewrite.py
+	$(BIN)/python benchmarks/analysis.py
+	$(BIN)/python benchmarks/convolution.py
 
 clean:  ## remove build outputs and caches (.venv stays: rm -rf .venv starts afresh)
 	rm -rf build dist src/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

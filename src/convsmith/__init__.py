@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from convsmith.analysis.explaining import explain
     from convsmith.comparison import compare
     from convsmith.conv.calling import conv1d, conv2d, conv3d
+    from convsmith.conv.transposing import conv_transpose1d, conv_transpose2d, conv_transpose3d
     from convsmith.errors import ConvsmithError
     from convsmith.graph import Graph
     from convsmith.linting import lint
@@ -55,6 +56,9 @@ __all__ = [
     "conv1d",
     "conv2d",
     "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "diff",
     "explain",
     "lint",
@@ -79,6 +83,9 @@ _HOMES = {
     "conv1d": "convsmith.conv.calling",
     "conv2d": "convsmith.conv.calling",
     "conv3d": "convsmith.conv.calling",
+    "conv_transpose1d": "convsmith.conv.transposing",
+    "conv_transpose2d": "convsmith.conv.transposing",
+    "conv_transpose3d": "convsmith.conv.transposing",
     "diff": "convsmith.analysis",
     "explain": "convsmith.analysis.explaining",
     "lint": "convsmith.linting",

@@ -99,16 +99,24 @@ def limited_threads(count: int | None) -> Iterator[int]:
         set_threads(before)
 
 
+@cache
 def cores_granted() -> int:
-    """Returns how many cores this process may use: its affinity, within its group's quota."""
+    """Returns how many cores this process may use: its affinity, within its group's quota.
+
+    Read once: asking the system takes longer than a small convolution.
+    """
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on this system
         cores = os.cpu_count() or 1
-    for quota in (_quota_version_2(), _quota_version_1()):
-        if quota:
-            cores = min(cores, max(1, round(quota)))
-    return cores
+    return min(cores, _quota() or cores)
+
+
+@cache
+def _quota() -> int | None:
+    """Cores that the group's quota grants: read once, because every convolution asks."""
+    granted = [quota for quota in (_quota_version_2(), _quota_version_1()) if quota]
+    return max(1, round(min(granted))) if granted else None
 
 
 def _quota_version_2() -> float | None:

@@ -22,8 +22,10 @@ import pytest
 
 from convsmith.analysis import Analysis, analyze, diff, fields
 from convsmith.analysis.comparing import arrangements, side_by_side
+from convsmith.analysis.explaining import explain
 from convsmith.graph import GraphBuilder, parse
 from convsmith.graph.operators import Activation, Conv
+from convsmith.linting import Rules, lint
 from convsmith.optimization import Files, Optimization, Picture
 from convsmith.report import html
 from convsmith.rewrite import Choice, Plan, Rewriting, Verification
@@ -167,6 +169,20 @@ def difference_page() -> str:
     return html(diff(hostile_analysis(), changed, macs="-99%", params="1M"))
 
 
+def explanation_page() -> str:
+    net = parse(f"x : 8@16\n{dumps(HOSTILE)} = conv 8 5/2 p2 (x)\nreturn y = {dumps(HOSTILE)}")
+    return html(explain(replace(net, source=HOSTILE)))
+
+
+def lint_page() -> str:
+    net = parse(f"x : 8@16\n{dumps(HOSTILE)} = conv 8 1/2 (x)\nreturn y = {dumps(HOSTILE)}")
+    return html(lint(replace(net, source=HOSTILE), select="all"))
+
+
+def rules_page() -> str:
+    return html(Rules())
+
+
 PAGES = [
     *(analysis_page, comparison_page, networks_page, optimization_page),
     *(view_page, difference_page),
@@ -187,7 +203,16 @@ def test_it_opens_without_a_complaint(browser: Open, make: Callable[[], str]) ->
     assert "😀" in document
 
 
-@pytest.mark.parametrize("make", PAGES)
+@pytest.mark.parametrize("make", [explanation_page, lint_page])
+def test_pages_of_words_open_too(browser: Open, make: Callable[[], str]) -> None:
+    document, console = browser(make())
+    assert console == ""
+    assert 'data-ready="true"' in document
+    assert "data-hurt" not in document
+    assert "😀" in document
+
+
+@pytest.mark.parametrize("make", [*PAGES, explanation_page, lint_page, rules_page])
 @pytest.mark.parametrize("width", [320, 768, 1920])
 def test_it_fits(browser: Open, make: Callable[[], str], width: int) -> None:
     # In a frame, because no window is narrower than 500.

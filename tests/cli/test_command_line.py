@@ -144,7 +144,7 @@ def test_debug_shows_where_an_error_comes_from(command: Command) -> None:
 
 
 def broken(error: BaseException) -> Callable[..., None]:
-    def load(*arguments: object) -> None:
+    def load(*arguments: object, **options: object) -> None:
         raise error
 
     return load

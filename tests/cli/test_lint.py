@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 import convsmith as cs
 from convsmith.cli.running import run
+from convsmith.linting import Rules
 
 NET = "3@8 > conv 4 3 > bn > relu > conv 4 1 p1 > bn > relu > relu"
 
@@ -150,6 +153,11 @@ def test_rule(command: Command) -> None:
     assert by_name[1].startswith("S101 stride-skips-pixels\n")
     assert json.loads(command("rule", "S101", "--json")[1])["name"] == "stride-skips-pixels"
     assert command("rule", "S101", "--format", "markdown")[1].startswith("# S101 ")
+    _, table, _ = command("rule", "--format", "csv")
+    assert len(list(csv.DictReader(io.StringIO(table)))) == len(Rules().rules)
+    (row,) = csv.DictReader(io.StringIO(command("rule", "S101", "--format", "csv")[1]))
+    assert (row["name"], row["category"]) == ("stride-skips-pixels", "suspicious")
+    assert "64@28 &gt; relu &gt; conv 128 1/2" in command("rule", "S101", "--format", "html")[1]
 
 
 def test_a_rule_that_there_is_not(command: Command) -> None:

@@ -316,7 +316,7 @@ def shared(
 
 
 @given(graphs())
-@settings(max_examples=400)
+@settings(max_examples=250)
 def test_every_graph_parses_back_to_an_equal_one(graph: Graph) -> None:
     assert parse(str(graph)) == graph
 

@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
 }
 MAY_IMPORT["comparison"] = {"errors", "results", "graph", "sources", "analysis", "runtime"}
-MAY_IMPORT["diagnosis"] = {"errors", "parallel", "results", "kernel", "conv", "runtime"}
+MAY_IMPORT["diagnosis"] = {"errors", "parallel", "results", "kernel", "conv"}
 MAY_IMPORT["optimization"] = set(MAY_IMPORT) - {"report"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT, "__init__"}
 MAY_IMPORT["__init__"] = set(MAY_IMPORT) - {"cli"}

@@ -11,6 +11,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from convsmith.graph import Constant, Graph, evaluate, parse
+from convsmith.graph.compute import sliding
 from convsmith.parallel import one_blas_thread, spread, threads
 
 
@@ -78,7 +79,7 @@ def with_weights(line: str) -> Graph:
 
 
 def test_one_and_four_threads_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "_BLOCK_BYTES", 20_000)  # many blocks
+    monkeypatch.setattr(sliding, "_BLOCK_BYTES", 20_000)  # many blocks
     net = with_weights(
         "3@40 > conv 16 3 p1 > bn > relu > conv 16 5/2 p2 g4 > dw 3 p1 > gelu"
         " > [ conv 8 1x3 p0x1 | maxpool 3/1 p1 ] > deconv 8 4/2 p1 > conv 8 3 d2"

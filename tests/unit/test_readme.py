@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ import torch
 from torch import nn
 
 import convsmith as cs
+from convsmith.cli.running import run
+from convsmith.linting import Rules
 from convsmith.runtime import timing
+from convsmith.sources.zoo import NETWORKS
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -41,6 +45,37 @@ def test_the_library_lines_run_and_agree(
         expected = smaller(torch.from_numpy(images[:1])).numpy()
     made = timing.outputs(Path("smaller.onnx"), {"input": images[:1]})
     np.testing.assert_allclose(made["output"], expected, atol=1e-5)
+
+
+def test_the_analysis_commands_run_and_say_what_stands_behind_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = nn.Sequential(nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.Conv2d(8, 16, 5))
+    cs.save(cs.load(module, (1, 3, 224, 224)), "network.onnx")
+    commands = re.findall(r"^    (convsmith .*)$", README.read_text("utf-8"), re.MULTILINE)
+    verbs = set()
+    for line in commands:
+        verb, *options = shlex.split(line, comments=True)[1:]
+        if verb not in ("analyze", "explain", "compare", "lint", "rule", "diff"):
+            continue
+        verbs.add(verb)
+        capsys.readouterr()
+        code = run([verb, *options])
+        printed = capsys.readouterr()
+        assert code in (0, 1) if verb == "lint" else code == 0, (line, printed.err)
+        note = line.rpartition("  # ")[2]
+        for number in re.findall(r"\d[\d,.]{3,}\d", note if "  # " in line else ""):
+            assert number in printed.out, line
+    assert len(verbs) == 6
+    written = ("costs.csv", "conv1.tex", "found.sarif", "baseline.json")
+    assert all(Path(name).stat().st_size for name in written)
+
+
+def test_the_counts_in_words_are_true() -> None:
+    text = " ".join(README.read_text("utf-8").split())
+    assert f"{len(Rules().rules)} rules in five categories" in text
+    assert f"{len(NETWORKS)} networks come by name" in text
 
 
 def test_every_convsmith_command_is_a_verb() -> None:

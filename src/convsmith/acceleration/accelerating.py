@@ -61,7 +61,7 @@ def accelerate(
         tune: Whether to measure the candidates for shapes that this machine has not measured.
 
     Raises:
-        UsageError: If the example is none of these.
+        UsageError: If the example is none of these, or the module is not on the CPU.
         SourceError: If the module cannot be read.
         ConvsmithError: If the output is not that of the module.
 
@@ -70,12 +70,26 @@ def accelerate(
     ['PlannedConv', 'Identity', 'Identity']
     """
     call = _call(example)
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.device.type != "cpu":
+            raise UsageError(
+                f"{name} is on {tensor.device}",
+                place="accelerate",
+                remedy="move the module to the CPU, weights included",
+            )
     graph = read_module(module, example)
     result = copy.deepcopy(module).eval()
     chains = _chains(graph, result)
     for chain in chains:
         _replace(result, chain, algorithm, tolerance, tune)
-    _compare(module, result, call)
+    try:
+        _compare(module, result, call)
+    except AttributeError:  # somebody reads what a module that was folded had: fold none
+        result = copy.deepcopy(module).eval()
+        for chain in chains:
+            chain.norm = chain.activation = ""
+            _replace(result, chain, algorithm, tolerance, tune)
+        _compare(module, result, call)
     return result
 
 
@@ -193,11 +207,11 @@ def _replace(
     bias = None if conv.bias is None else conv.bias.detach().clone()
     if chain.norm:
         weight, bias = _folded(weight, bias, module.get_submodule(chain.norm))
-        _set(module, chain.norm, nn.Identity())
+        _set(module, chain.norm, nn.Identity().eval())
     activation: Activation = "none"
     if chain.activation:
         activation = _ACTIVATIONS[type(module.get_submodule(chain.activation))]
-        _set(module, chain.activation, nn.Identity())
+        _set(module, chain.activation, nn.Identity().eval())
     planned = PlannedConv(
         weight,
         bias,

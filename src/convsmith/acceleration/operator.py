@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812 - what everyone calls it
 from torch import Tensor
 
 from convsmith.conv.calling import conv1d, conv2d, conv3d
+from convsmith.errors import ShapeError
 
 __all__ = ["conv"]
 
@@ -59,9 +60,18 @@ def conv(
         algorithm: ``auto``, ``exact`` or a name.
         tolerance: As in :func:`convsmith.conv2d`.
     """
-    tensors = (x, weight, bias, residual)
-    x, weight, bias, residual = (None if t is None else t.detach() for t in tensors)  # type: ignore[assignment]
-    return _RUN[x.dim() - 2](
+    kind = x.dtype
+    tensors = (None if t is None else t.detach() for t in (x, weight, bias, residual))
+    if kind in (torch.bfloat16, torch.float16):  # in float32, rounded once
+        tensors = (None if t is None else t.float() for t in tensors)
+    x, weight, bias, residual = tensors  # type: ignore[assignment]
+    if x.dim() - 2 not in _RUN:
+        raise ShapeError(
+            f"an input of shape {tuple(x.shape)} has {x.dim()} axes, not 3 to 5",
+            place="convsmith::conv",
+            remedy="pass (N, C, *size)",
+        )
+    made = _RUN[x.dim() - 2](
         x,
         weight,
         bias,
@@ -74,6 +84,7 @@ def conv(
         algorithm=algorithm,
         tolerance=tolerance,
     )
+    return made.to(kind)
 
 
 @conv.register_fake

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -65,6 +65,8 @@ class PlannedConv(nn.Module):
         rank = weight.dim() - 2
         self.weight = nn.Parameter(weight.detach(), requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        self.out_channels, self.in_channels = weight.shape[0], weight.shape[1] * groups
+        self.kernel_size = tuple(weight.shape[2:])
         self.stride = tuple(stride) or (1,) * rank
         self.padding = tuple(padding) or ((0, 0),) * rank
         self.dilation = tuple(dilation) or (1,) * rank
@@ -73,11 +75,14 @@ class PlannedConv(nn.Module):
         self.algorithm = algorithm
         self.tolerance = tolerance
         self.tune = tune
-        self._prepared: dict[object, Prepared] = {}
-        self._seen: object = None
+        self._prepared: dict[object, _Ready] = {}
+        self._seen: tuple[object, ...] = ()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolves (N, C, *size)."""
+        """Convolves (N, C, *size), or one image (C, *size)."""
+        if x.dim() == self.weight.dim() - 1:
+            one: Tensor = self.forward(x.unsqueeze(0))
+            return one.squeeze(0)
         if torch.compiler.is_compiling() or not self._plain(x):
             made: Tensor = conv(
                 x,
@@ -93,17 +98,14 @@ class PlannedConv(nn.Module):
                 self.tolerance,
             )
             return made
-        spec = self.spec(x)
-        prepared = self._prepare(spec)
-        out = x.new_empty(spec.output_shape)
-        prepared.run_addresses(x.data_ptr(), out.data_ptr(), 0, spec.batch)
-        if spec.layout == "channels_first":
-            return out
-        return out.permute(0, x.dim() - 1, *range(1, x.dim() - 1))
+        ready = self._ready(x)
+        out = x.new_empty((x.shape[0], *ready.shape))
+        ready.prepared.run_addresses(x.data_ptr(), out.data_ptr(), 0, x.shape[0])
+        return out if ready.order is None else out.permute(ready.order)
 
     def plan_for(self, x: Tensor) -> ConvPlan:
         """Returns how an input is convolved."""
-        return self._prepare(self.spec(x)).plan
+        return self._ready(x).prepared.plan
 
     def spec(self, x: Tensor) -> ConvSpec:
         """Returns the problem for an input.
@@ -141,31 +143,72 @@ class PlannedConv(nn.Module):
             return False
         if x.device.type != "cpu" or type(x) is not Tensor or x.dim() != self.weight.dim():
             return False
-        if x.shape[1] != self.weight.shape[1] * self.groups:
-            return False  # the operator says what is wrong
-        if torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad):
+        if x.shape[1] != self.weight.shape[1] * self.groups or _watched():
+            return False  # the operator says what is wrong, or is seen
+        if torch.is_grad_enabled() and (
+            x.requires_grad
+            or self.weight.requires_grad
+            or (self.bias is not None and self.bias.requires_grad)
+        ):
             return False
-        last = (0, *range(2, x.dim()), 1)
-        return x.is_contiguous() or x.permute(last).is_contiguous()
+        return x.is_contiguous() or x.permute(0, *range(2, x.dim()), 1).is_contiguous()
 
-    def _prepare(self, spec: ConvSpec) -> Prepared:
-        now = (id(self.weight), _version(self.weight), id(self.bias), _version(self.bias))
-        if now != self._seen:
+    def _ready(self, x: Tensor) -> _Ready:
+        weight, bias = self.weight, self.bias
+        now = (weight, *_state(weight), bias, *_state(bias))
+        if len(now) != len(self._seen) or any(
+            a is not b and (isinstance(a, Tensor) or a != b)
+            for a, b in zip(now, self._seen, strict=True)
+        ):
             self._prepared, self._seen = {}, now
-        key = spec.with_batch(1)
+        key = (x.shape[1:], x.is_contiguous())
         found = self._prepared.get(key)
         if found is None:
+            spec = self.spec(x)
             made = plan(spec, algorithm=self.algorithm, tolerance=self.tolerance, tune=self.tune)
-            bias = None if self.bias is None else self.bias.detach().numpy()
-            found = made.prepare(np.asarray(self.weight.detach().contiguous().numpy()), bias)
+            biases = None if bias is None else bias.detach().numpy()
+            prepared = made.prepare(weight.detach().contiguous().numpy(), biases)
+            order = None
+            if spec.layout == "channels_last":
+                order = (0, x.dim() - 1, *range(1, x.dim() - 1))
+            found = _Ready(prepared=prepared, shape=spec.output_shape[1:], order=order)
             if len(self._prepared) >= _KEPT:
-                self._prepared.pop(next(iter(self._prepared)))
+                self._prepared.pop(next(iter(self._prepared)), None)
             self._prepared[key] = found
         return found
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what belongs to this process."""
-        return {**self.__dict__, "_prepared": {}, "_seen": None}
+        return {**self.__dict__, "_prepared": {}, "_seen": ()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """What an input of one size needs.
+
+    Attributes:
+        prepared: The convolution with its weights.
+        shape: Of the output in memory, without the batch.
+        order: Axes of the memory as torch counts them, if they are not in order.
+    """
+
+    prepared: Prepared
+    shape: tuple[int, ...]
+    order: tuple[int, ...] | None
+
+
+def _watched() -> bool:
+    """Whether somebody looks at the operators: a trace, a dispatch mode, forward derivatives."""
+    return (
+        torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
+def _state(tensor: Tensor | None) -> tuple[int, int]:
+    """Where a tensor lies and how often it was changed."""
+    return (0, 0) if tensor is None else (tensor.data_ptr(), _version(tensor))
 
 
 def _version(tensor: Tensor | None) -> int:

@@ -13,6 +13,7 @@ from convsmith.analysis.memory import Memory, memory, value_bytes
 from convsmith.analysis.views import View
 from convsmith.errors import UsageError
 from convsmith.graph import Graph, Shape
+from convsmith.graph.collecting import collector_at_rest
 from convsmith.results import Result
 
 __all__ = ["Analysis", "OutputValue", "Unsupported", "analyze"]
@@ -141,11 +142,21 @@ def analyze(graph: Graph, convention: str = "exact") -> Analysis:
             f"analyze needs a network, not {type(graph).__name__}",
             remedy="read it first: convsmith.analyze(convsmith.load(source))",
         )
+    with collector_at_rest():
+        analysis = _analysis(graph)
+    if convention == "exact":
+        return analysis
+    from convsmith.analysis.conventions import apply  # its tables are for those who ask for them
+
+    return apply(analysis, graph, convention)
+
+
+def _analysis(graph: Graph) -> Analysis:
     sight = fields(graph)
     sizes = value_bytes(graph)
     stored = memory(graph, sizes)
     rows = ledger(graph, sight, sizes, stored.curve)
-    analysis = Analysis(
+    return Analysis(
         source=graph.source,
         inputs={value.name: value.shape for value in graph.inputs},
         rows=rows,
@@ -161,8 +172,3 @@ def analyze(graph: Graph, convention: str = "exact") -> Analysis:
         ),
         memory=stored,
     )
-    if convention == "exact":
-        return analysis
-    from convsmith.analysis.conventions import apply  # its tables are for those who ask for them
-
-    return apply(analysis, graph, convention)

@@ -198,8 +198,10 @@ def ledger(
     """
     tensors = {name: _tensor(name, constant) for name, constant in graph.constants.items()}
     return tuple(
-        _row(graph, node, sight, sizes, tensors, bytes_alive)
-        for node, bytes_alive in zip(graph.nodes, alive, strict=True)
+        [
+            _row(graph, node, sight, sizes, tensors, bytes_alive)
+            for node, bytes_alive in zip(graph.nodes, alive, strict=True)
+        ]
     )
 
 
@@ -212,24 +214,24 @@ def _row(
     alive: int,
 ) -> Row:
     constants = dict.fromkeys((*node.parameters, *node.inputs))
-    used = tuple(tensors[name] for name in constants if name in tensors)
+    used = tuple([tensors[name] for name in constants if name in tensors])
     values = [value for value in node.inputs if value not in tensors]
     count, reason = _cost(graph, node)
-    view, made = is_view(node.op), node.outputs
+    view, made, shapes = is_view(node.op), node.outputs, graph.shapes
     return Row(
         name=node.name,
         op=type(node.op).__name__,
         text=operator_text(node.op),
-        inputs=tuple(graph.shapes[value] for value in values),
-        outputs=tuple(graph.shapes[value] for value in made),
-        params=parameters(used),
+        inputs=tuple([shapes[value] for value in values]),
+        outputs=tuple([shapes[value] for value in made]),
+        params=sum([tensor.params for tensor in used]),
         macs=count.macs,
         mults=count.mults,
         adds=count.adds,
         others=count.others,
-        weight_bytes=weight_bytes(used),
-        read_bytes=0 if view else sum(sizes[value] for value in dict.fromkeys(values)),
-        write_bytes=0 if view else sum(sizes[value] for value in made),
+        weight_bytes=sum([tensor.bytes for tensor in used]),
+        read_bytes=0 if view else sum([sizes[value] for value in dict.fromkeys(values)]),
+        write_bytes=0 if view else sum([sizes[value] for value in made]),
         status=count.status,
         rf=sight[node.name],
         reason=reason,
@@ -259,8 +261,9 @@ def weight_bytes(tensors: Iterable[Tensor]) -> int:
 
 def _cost(graph: Graph, node: Node) -> tuple[Cost, str]:
     """What a node costs, and why that is nothing or not known."""
-    inputs = tuple(s for used in node.inputs if (s := graph.shapes[used]) is not None)
-    output = graph.shapes[node.name]
+    shapes = graph.shapes
+    inputs = tuple([s for used in node.inputs if (s := shapes[used]) is not None])
+    output = shapes[node.name]
     if isinstance(node.op, operator_classes.Unsupported):
         return UNSUPPORTED, f"convsmith does not know {node.op.kind}"
     if output is None or len(inputs) < len(node.inputs):
@@ -281,14 +284,14 @@ def _why_free(node: Node) -> str:
 
 def totals(rows: Sequence[Row], peak_activation_bytes: int) -> Total:
     """Sums up rows; a tensor that several of them use counts once."""
-    tensors = dict.fromkeys(tensor for row in rows for tensor in row.tensors)
+    tensors = {tensor.name: tensor for row in rows for tensor in row.tensors}.values()
     return Total(
-        params=parameters(tensors),
+        params=sum(tensor.params for tensor in tensors),
         macs=sum(row.macs for row in rows),
         mults=sum(row.mults for row in rows),
         adds=sum(row.adds for row in rows),
         others=sum(row.others for row in rows),
-        weight_bytes=weight_bytes(tensors),
+        weight_bytes=sum(tensor.bytes for tensor in tensors),
         peak_activation_bytes=peak_activation_bytes,
     )
 

@@ -26,20 +26,14 @@ from typing import Any
 
 from convsmith.graph import Graph, Node, Shape
 from convsmith.graph.operators import (
-    COMPARISONS,
-    Cast,
     Elementwise,
     Flatten,
-    Gather,
     Identity,
     Operator,
-    Pool,
-    Reduce,
     Reshape,
-    TopK,
-    Unary,
     Where,
 )
+from convsmith.graph.types import result_types
 
 __all__ = ["Memory", "Stored", "is_view", "memory", "tensor_bytes", "value_bytes"]
 
@@ -183,38 +177,28 @@ def _bits(dtype: str) -> int:
 def value_bytes(graph: Graph) -> dict[str, int]:
     """Returns the bytes of every value; 0 where its shape is not known.
 
-    A node's outputs have the type of its first input, unless it is one that makes another type:
-    comparisons make truth values (a byte each), places are ``int64``, and a cast from integers
-    makes ``float32``.
+    Types follow :func:`convsmith.graph.types.result_types`.
     """
     types = {value.name: value.dtype for value in graph.inputs}
     sizes = {value.name: tensor_bytes(value.shape, value.dtype) for value in graph.inputs}
+    shapes = graph.shapes
     for node in graph.nodes:
-        for made, dtype in zip(node.outputs, _types(graph, node, types), strict=False):
-            shape = graph.shapes[made]
+        for made, dtype in zip(node.outputs, _types(graph, node, types), strict=True):
+            shape = shapes[made]
             types[made] = dtype
             sizes[made] = 0 if shape is None else tensor_bytes(shape, dtype)
     return sizes
 
 
 def _types(graph: Graph, node: Node, types: Mapping[str, str]) -> tuple[str, ...]:
-    """The types of what a node makes."""
-    given = next((types[used] for used in node.inputs if used in types), "float32")
-    match node.op:
-        case Identity(kind="cast") if "float" not in given:
-            return ("float32",)
-        case Cast(dtype=dtype):
-            return (dtype,)
-        case Elementwise(kind=kind) if kind in COMPARISONS:
-            return ("bool",)
-        case Unary(kind="not"):
-            return ("bool",)
-        case Reduce(kind="argmax" | "argmin"):
-            return ("int64",)
-        case TopK() | Pool(indices=True):
-            return (given, "int64")
-        case Gather() | Where():  # of what is chosen from, not of what chooses
-            chosen = node.inputs[isinstance(node.op, Where)]
-            constant = graph.constants.get(chosen)
-            return (types.get(chosen, constant.dtype if constant else given),)
-    return (given,) * len(node.outputs)
+    """The types of what a node makes; a constant takes on the type of what it is combined with."""
+    if isinstance(node.op, Elementwise | Where):
+        combined = node.inputs[1:] if isinstance(node.op, Where) else node.inputs
+        given = next((types[used] for used in combined if used in types), None)
+    else:
+        given = None
+    if given is not None:
+        return result_types(node.op, [types.get(used, given) for used in node.inputs])
+    constants = graph.constants
+    kinds = [types[v] if v in types else constants[v].dtype for v in node.inputs]
+    return result_types(node.op, kinds)

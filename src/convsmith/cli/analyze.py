@@ -27,7 +27,21 @@ if TYPE_CHECKING:
     from convsmith.analysis import SymbolicAnalysis
     from convsmith.graph import Graph, Shape
 
-__all__ = ["analyze"]
+__all__ = ["EXAMPLES", "analyze"]
+
+EXAMPLES = """
+[bold]Examples[/bold]
+
+convsmith analyze zoo:resnet50
+
+convsmith analyze zoo:resnet50 --by module --depth 2
+
+convsmith analyze network.onnx --strict -o costs.html
+
+convsmith analyze "3@200 > conv 8 5/2 p1 > maxpool 3/1" --json
+
+convsmith analyze zoo:vgg16 --symbolic
+"""
 
 
 class By(StrEnum):

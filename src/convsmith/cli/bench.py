@@ -79,6 +79,14 @@ _Rounds = Annotated[
 _Cold = Annotated[
     bool, typer.Option("--cold", help="Measure with evicted caches as well, before every run.")
 ]
+_ProcessorTime = Annotated[
+    bool,
+    typer.Option(
+        "--processor-time",
+        help="Measure how long this process computes, not how long it waits: for one thread on a"
+        " busy machine.",
+    ),
+]
 _AllLayers = Annotated[
     bool, typer.Option("--all-layers", help="Time layers one by one that are the same convolution.")
 ]
@@ -101,6 +109,7 @@ def bench(
     layout: _LayoutOption = "first",
     rounds: _Rounds = 9,
     cold: _Cold = False,
+    processor_time: _ProcessorTime = False,
     all_layers: _AllLayers = False,
     tolerance: _Tolerance = 20.0,
     input: InputOption = None,  # noqa: A002 - the name of the option
@@ -133,6 +142,7 @@ def bench(
             layout=lies,
             rounds=rounds,
             cold=cold,
+            clock="processor" if processor_time else "wall",
             all_layers=all_layers,
             tolerance=tolerance,
             input=input,

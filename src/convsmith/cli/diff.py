@@ -125,4 +125,4 @@ def _read(source: str, sizes: str | None, convention: str) -> Analysis | Baselin
     from convsmith.analysis import analyze
     from convsmith.sources import load
 
-    return analyze(load(source, sizes), convention)
+    return analyze(load(source, sizes, weights=False), convention)

@@ -9,7 +9,6 @@ import typer
 from convsmith.cli.options import (
     DebugOption,
     ForceOption,
-    FormatOption,
     InputOption,
     JsonOption,
     OutputOption,
@@ -54,7 +53,16 @@ def explain(
     ] = "en",
     input: InputOption = None,  # noqa: A002 - the name of the option
     json: JsonOption = False,
-    form: FormatOption = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="text, json, csv, markdown, html or latex; by default what the name after -o ends"
+            " in (.tex: latex), else text.",
+            show_default=False,
+        ),
+    ] = None,
     output: OutputOption = None,
     quiet: QuietOption = False,
     force: ForceOption = False,
@@ -73,4 +81,6 @@ def explain(
     from convsmith.analysis.explaining import explain as explained
     from convsmith.sources import load
 
-    where.deliver(explained(load(source, input), layer, convention=convention, lang=lang))
+    where.deliver(
+        explained(load(source, input, weights=False), layer, convention=convention, lang=lang)
+    )

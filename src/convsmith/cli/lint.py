@@ -165,7 +165,7 @@ def lint(
 
         known = (*result.findings, *result.baselined)
         write(write_baseline, known, overwrite=force)
-        where.note(f"wrote {write_baseline}, {len(known)} findings")
+        where.note(f"wrote {write_baseline}, {len(known)} finding{'s' * (len(known) != 1)}")
         return
     where.deliver(result)
     if result:

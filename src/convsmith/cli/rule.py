@@ -16,7 +16,17 @@ from convsmith.cli.options import (
     target,
 )
 
-__all__ = ["rule"]
+__all__ = ["EXAMPLES", "rule"]
+
+EXAMPLES = """
+[bold]Examples[/bold]
+
+convsmith rule
+
+convsmith rule stride-skips-pixels
+
+convsmith rule S101 --format markdown
+"""
 
 
 def rule(

@@ -6,7 +6,7 @@ packs the weights and runs; who convolves often prepares once: ``plan(spec).prep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -132,18 +132,13 @@ class _Options:
         """Returns the problem."""
         rank, last = self.rank, self.layout == "channels_last"
         for name, value in (("x", x), ("w", w)):
-            if not isinstance(value, np.ndarray):
-                raise UsageError(
-                    f"{name} is {type(value).__name__}, not a NumPy array or a torch tensor",
-                    remedy="convert it first",
-                )
             if value.ndim != rank + 2:
                 raise ShapeError(
                     f"{name} has shape {value.shape}, not {rank + 2} axes",
                     remedy=f"conv{rank}d takes a batch of images and filters, {rank + 2} axes each",
                 )
-        stride = _per_axis("stride", self.stride, rank)
-        dilation = _per_axis("dilation", self.dilation, rank)
+        stride = per_axis("stride", self.stride, rank)
+        dilation = per_axis("dilation", self.dilation, rank)
         channels = x.shape[-1 if last else 1]
         if w.shape[1] * self.groups != channels:
             raise ShapeError(
@@ -158,7 +153,7 @@ class _Options:
             kernel=w.shape[2:],
             stride=stride,
             dilation=dilation,
-            padding=_pairs(self.padding, w.shape[2:], stride, dilation),
+            padding=pairs_per_axis(self.padding, w.shape[2:], stride, dilation),
             groups=self.groups,
             layout=self.layout,
             bias=bias,
@@ -176,39 +171,119 @@ def _convolve(
     dilation: int | Sequence[int], groups: int, activation: Activation, residual: Any,
     layout: Layout | None, algorithm: str, tolerance: float, tune: bool, out: Any,
 ) -> Any:  # fmt: skip
-    tensor = not isinstance(x, np.ndarray) and hasattr(x, "detach")
-    forward = (0, *range(2, rank + 2), 1)
-    if tensor:
-        _check_tensors(x, w, b, residual)
-        if layout is None and not x.is_contiguous() and x.permute(*forward).is_contiguous():
-            layout = "channels_last"
+    given = arrays_of(rank, layout, x, w, b, residual, out)
     options = _Options(
         rank=rank, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        activation=activation, layout=layout or "channels_first", algorithm=algorithm,
-        tolerance=tolerance, tune=tune,
+        activation=activation, layout=given.layout, algorithm=algorithm, tolerance=tolerance,
+        tune=tune,
     )  # fmt: skip
-    if not tensor:
-        return _run(options, x, w, b, residual, out)
-    last = options.layout == "channels_last"
+    images, added, into = given.images
+    spec = options.spec(
+        images, given.weights, bias=given.bias is not None, residual=added is not None
+    )
+    made = options.plan(spec)
+    if out is None:
+        into, out = given.result(spec.output_shape)
+    _run(made, images, given.weights, given.bias, added, into)
+    return out
 
-    def array(image: Any) -> Any:
-        return None if image is None else (image.permute(*forward) if last else image).numpy()
 
-    filters, biases = w.contiguous().numpy(), None if b is None else b.numpy()
-    images = np.ascontiguousarray(array(x))
-    spec = options.spec(images, filters, bias=b is not None, residual=residual is not None)
-    if out is not None:
-        _run(options, images, filters, biases, array(residual), array(out))
-        return out
-    made = x.new_empty(spec.output_shape)
-    _run(options, images, filters, biases, array(residual), made.numpy())
-    return made.permute(0, rank + 1, *range(1, rank + 1)) if last else made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a call was given, as NumPy arrays that share the memory of tensors.
+
+    Attributes:
+        images: x first, then what else has its layout; ``None`` for nothing.
+        weights: In the order of both layouts.
+        bias: One number per filter, or ``None``.
+        layout: How the images lie.
+        result: Returns a new array of a shape, and the same memory as the caller knows images.
+    """
+
+    images: tuple[Any, ...]
+    weights: NDArray[Any]
+    bias: NDArray[Any] | None
+    layout: Layout
+    result: Callable[[tuple[int, ...]], tuple[NDArray[Any], Any]]
+
+
+def arrays_of(rank: int, layout: Layout | None, x: Any, w: Any, b: Any, *images: Any) -> Given:
+    """Reads the arguments of a call, all NumPy arrays or all torch tensors.
+
+    Args:
+        rank: Spatial axes.
+        layout: The layout that the caller named.
+        x: The image.
+        w: Weights.
+        b: One number per filter, or nothing.
+        images: More of x's kind, or nothing.
+
+    Raises:
+        UsageError: If something is neither, or cannot be read.
+        ShapeError: If a tensor is no batch of images.
+    """
+    if not hasattr(x, "detach"):
+        for name, value in (("x", x), ("w", w)):
+            if not isinstance(value, np.ndarray):
+                raise UsageError(
+                    f"{name} is {type(value).__name__}, not a NumPy array or a torch tensor",
+                    remedy="convert it first",
+                )
+
+        def empty(shape: tuple[int, ...]) -> tuple[NDArray[Any], Any]:
+            made = np.empty(shape, x.dtype)
+            return made, made
+
+        return Given(
+            images=(x, *images), weights=w, bias=b, layout=layout or "channels_first", result=empty
+        )
+    _check_tensors(x, w, b, *images)
+    for tensor in (x, *images):
+        if tensor is not None and tensor.dim() != rank + 2:
+            raise ShapeError(
+                f"a tensor has shape {tuple(tensor.shape)}, not {rank + 2} axes",
+                remedy="the first axis counts images, the second channels",
+            )
+    forward, backward = (0, *range(2, rank + 2), 1), (0, rank + 1, *range(1, rank + 1))
+    if layout is None and not x.is_contiguous() and x.permute(*forward).is_contiguous():
+        layout = "channels_last"
+    last = layout == "channels_last"
+
+    def image(tensor: Any) -> Any:
+        return None if tensor is None else _array(tensor.permute(*forward) if last else tensor)
+
+    def fresh(shape: tuple[int, ...]) -> tuple[NDArray[Any], Any]:
+        made = x.new_empty(shape)
+        return made.numpy(), made.permute(*backward) if last else made
+
+    return Given(
+        images=tuple(map(image, (x, *images))),
+        weights=_array(w),
+        bias=None if b is None else _array(b),
+        layout=layout or "channels_first",
+        result=fresh,
+    )
+
+
+def _array(tensor: Any) -> NDArray[Any]:
+    try:
+        return cast("NDArray[Any]", tensor.numpy())
+    except (TypeError, RuntimeError) as error:
+        raise UsageError(
+            f"a tensor of {tensor.dtype} cannot be read as an array: {error}",
+            remedy="pass tensor.float()",
+        ) from None
 
 
 def _check_tensors(*tensors: Any) -> None:
     for tensor in tensors:
         if tensor is None:
             continue
+        if not hasattr(tensor, "detach"):
+            raise UsageError(
+                f"x is a tensor, and with it comes a {type(tensor).__name__}",
+                remedy="pass all as torch tensors or all as NumPy arrays",
+            )
         if tensor.device.type != "cpu":
             raise UsageError(
                 f"a tensor is on {tensor.device}",
@@ -222,20 +297,19 @@ def _check_tensors(*tensors: Any) -> None:
 
 
 def _run(
-    options: _Options, x: NDArray[Any], w: NDArray[Any], b: Any, residual: Any, out: Any
-) -> NDArray[Any]:
-    spec = options.spec(x, w, bias=b is not None, residual=residual is not None)
-    made = options.plan(spec)
+    made: ConvPlan, x: NDArray[Any], w: NDArray[Any], b: Any, residual: Any, out: NDArray[Any]
+) -> None:
     if x.dtype == w.dtype == np.float32:
         if residual is not None:
             residual = np.ascontiguousarray(residual)
-        return made.prepare(w, b)(np.ascontiguousarray(x), out, residual=residual)
-    return _reference(made, x, w, b, residual, out)
+        made.prepare(w, b)(np.ascontiguousarray(x), out, residual=residual)
+    else:
+        _reference(made, x, w, b, residual, out)
 
 
 def _reference(
-    made: ConvPlan, x: NDArray[Any], w: NDArray[Any], b: Any, residual: Any, out: Any
-) -> NDArray[Any]:
+    made: ConvPlan, x: NDArray[Any], w: NDArray[Any], b: Any, residual: Any, out: NDArray[Any]
+) -> None:
     """Convolves in the type of x: any float, or integers exactly."""
     spec = made.spec
     if x.dtype.kind not in "fiu" or w.dtype != x.dtype:
@@ -254,18 +328,15 @@ def _reference(
     if residual is not None:
         y = y + residual
     y = activated(spec.activation, y).astype(x.dtype, copy=False)
-    if out is None:
-        return np.ascontiguousarray(y)
     if out.shape != y.shape or out.dtype != y.dtype:
         raise ShapeError(
             f"out is {out.dtype} of shape {out.shape}, not {y.dtype} of {y.shape}",
             remedy="pass a matching array, or none for a new one",
         )
     out[...] = y
-    return cast("NDArray[Any]", out)
 
 
-def _per_axis(name: str, value: int | Sequence[int], rank: int) -> tuple[int, ...]:
+def per_axis(name: str, value: int | Sequence[int], rank: int) -> tuple[int, ...]:
     if isinstance(value, int):
         return (value,) * rank
     made = tuple(value)
@@ -276,7 +347,7 @@ def _per_axis(name: str, value: int | Sequence[int], rank: int) -> tuple[int, ..
     return made
 
 
-def _pairs(
+def pairs_per_axis(
     padding: Padding, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
 ) -> tuple[tuple[int, int], ...]:  # fmt: skip
     rank = len(kernel)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,13 +29,17 @@ from convsmith.parallel import threads
 __all__ = ["DEFAULT_TOLERANCE", "Measurement", "choice_store", "plan", "predicted_effort", "tune"]
 
 DEFAULT_TOLERANCE: Final = 20.0
-EXACT: Final = ("direct", "im2col")
+EXACT: Final = ("direct", "im2col", "pointwise", "depthwise", "planar")
 """Algorithms that sum the products of the definition, nothing else."""
 
 _SCHEMA: Final = "convsmith.choice/1"
 _SECONDS: Final = 0.03  # spent on measuring one candidate, once it is compiled
 _ROUNDS: Final = 3
 _UNLIKELY: Final = 2.5  # times the best candidate's predicted effort
+_KEPT: Final = 1024  # decisions of this process
+
+_lock = threading.Lock()
+_decided: dict[tuple[object, ...], ConvPlan] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +95,22 @@ def plan(
             f"tolerance {tolerance} is below 1, the error of direct convolution",
             remedy="give 1 or more, or algorithm='exact'",
         )
+    key = (spec, algorithm, tolerance, tune, target or host(), threads(), cache_folder())
+    found = _decided.get(key)
+    if found is None:
+        found = _decide(spec, algorithm, tolerance, tune, target)
+        with _lock:
+            if len(_decided) >= _KEPT:
+                _decided.pop(next(iter(_decided)))
+            _decided[key] = found
+    return found
+
+
+def _decide(
+    spec: ConvSpec, algorithm: str, tolerance: float, tune: bool, target: Target | None
+) -> ConvPlan:
+    if not spec.batch:  # nothing to measure or to predict: as for one image
+        return _decide(spec.with_batch(1), algorithm, tolerance, False, target).with_batch(0)
     machine = target or host()
     if algorithm not in ("auto", "exact"):
         possible = [
@@ -125,6 +146,7 @@ def tune(
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Measurement, ...]:
     """Measures every likely candidate again and remembers the result; the fastest comes first."""
+    spec = spec.with_batch(max(spec.batch, 1))
     possible = [made for made in candidates(spec) if made.error_ratio <= tolerance]
     measured = _measure(spec, possible, {}, progress)
     return tuple(sorted(measured.values(), key=lambda found: found.milliseconds))
@@ -235,3 +257,5 @@ def _remember(spec: ConvSpec, target: Target, measured: dict[str, Measurement]) 
     ]
     text = json.dumps({"schema": _SCHEMA, "spec": str(spec), "measured": rows}, indent=1)
     choice_store().write(_key(spec, target), text.encode())
+    with _lock:
+        _decided.clear()

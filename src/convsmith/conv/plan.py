@@ -177,6 +177,8 @@ class Prepared:
                 )
             self._bias[: spec.filters] = bias
         self._code: Compiled = compiled(lowered.key, plan.target, lowered.functions, lowered.write)
+        self._addresses = (self._weights.ctypes.data, self._bias.ctypes.data)
+        self._shapes = (spec.input_shape, spec.output_shape)
         self._programs = threading.local()
 
     def __call__(
@@ -201,19 +203,11 @@ class Prepared:
             UsageError: If a type, a layout in memory or an overlap is not as said.
         """
         spec = self.plan.spec
-        _check("x", x, spec.input_shape)
-        batch = x.shape[0]
-        shape = (batch, *spec.output_shape[1:])
+        takes, makes = self._shapes
+        shape = checked(x, out, takes, makes)
+        batch = shape[0]
         if out is None:
             out = np.empty(shape, np.float32)
-        else:
-            _check("out", out, shape, exact=True)
-            if not out.flags.writeable:
-                raise UsageError("out is read-only", remedy="pass an array that can be written")
-            if np.may_share_memory(out, x):
-                raise UsageError(
-                    "out shares memory with x", remedy="pass another array, or none for a new one"
-                )
         if (residual is not None) != spec.residual:
             raise UsageError(
                 "a residual is missing" if spec.residual else "the spec has no residual",
@@ -256,13 +250,35 @@ class Prepared:
         arguments[:7] = (
             x,
             out,
-            self._weights.ctypes.data,
-            self._bias.ctypes.data,
+            *self._addresses,
             residual,
             workspace.ctypes.data,
             batch,
         )
         run(program, count)
+
+
+def checked(
+    x: NDArray[np.float32], out: NDArray[np.float32] | None, takes: tuple[int, ...],
+    makes: tuple[int, ...],
+) -> tuple[int, ...]:  # fmt: skip
+    """Returns the shape of the output: ``makes`` with the batch of ``x``.
+
+    Raises:
+        ShapeError: If a shape does not fit.
+        UsageError: If a type, a layout in memory or an overlap is not as it has to be.
+    """
+    _check("x", x, takes)
+    shape = (x.shape[0], *makes[1:])
+    if out is not None:
+        _check("out", out, shape, exact=True)
+        if not out.flags.writeable:
+            raise UsageError("out is read-only", remedy="pass an array that can be written")
+        if np.may_share_memory(out, x):
+            raise UsageError(
+                "out shares memory with x", remedy="pass another array, or none for a new one"
+            )
+    return shape
 
 
 def _check(name: str, array: NDArray[Any], shape: tuple[int, ...], *, exact: bool = False) -> None:
@@ -294,8 +310,13 @@ def candidates(spec: ConvSpec, *, target: Target | None = None) -> list[ConvPlan
         ConvPlan(spec=spec, algorithm=name, tiling=tiling, target=machine)
         for name, method in ALGORITHMS.items()
         if not method.refuses(spec)
-        for tiling in method.tilings(spec, machine, threads())
+        for tiling in _tilings(method, spec, machine)
     ]
+
+
+def _tilings(method: Algorithm, spec: ConvSpec, target: Target) -> tuple[Any, ...]:
+    """Returns the tilings for a spec; for one of no images those for one."""
+    return method.tilings(spec.with_batch(max(spec.batch, 1)), target, threads())
 
 
 def plan_with(
@@ -320,5 +341,5 @@ def plan_with(
         )
     machine = target or host()
     if tiling is None:
-        tiling = method.tilings(spec, machine, threads())[0]
+        tiling = _tilings(method, spec, machine)[0]
     return ConvPlan(spec=spec, algorithm=algorithm, tiling=tiling, target=machine)

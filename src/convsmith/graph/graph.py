@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from types import MappingProxyType
 
 import numpy as np
@@ -27,6 +27,12 @@ from convsmith.graph.shape import Shape, infer_shapes, parameter_shapes
 __all__ = ["Constant", "Graph", "GraphBuilder", "Input", "Node", "Output", "Provenance"]
 
 Array = npt.NDArray[np.generic]
+
+
+@cache
+def _type_name(dtype: np.dtype[np.generic]) -> str:
+    """NumPy's name of an element type, which it puts together every time it is asked."""
+    return dtype.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +71,7 @@ class Constant:
     @classmethod
     def of(cls, data: Array, *, learnable: bool = True) -> Constant:
         """Wraps an array without copying it."""
-        return cls(shape=data.shape, dtype=data.dtype.name, learnable=learnable, data=data)
+        return cls(shape=data.shape, dtype=_type_name(data.dtype), learnable=learnable, data=data)
 
     @property
     def size(self) -> int:
@@ -142,8 +148,9 @@ class Graph:
     origin: object | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "constants", MappingProxyType(dict(self.constants)))
-        known = set(self.constants)
+        constants = dict(self.constants)
+        object.__setattr__(self, "constants", MappingProxyType(constants))
+        known = set(constants)
         for value in self.inputs:
             _define(known, value.name)
         names: set[str] = set()
@@ -155,10 +162,12 @@ class Graph:
                 if used not in known:
                     raise GraphError(f"input {used!r} is not known yet", place=node.name)
             for used, role in zip(node.parameters, roles(node.op), strict=True):
-                if used not in self.constants:
+                if used not in constants:
                     raise GraphError(f"its {role} {used!r} is missing", place=node.name)
             for made in node.outputs:
-                _define(known, made)
+                if made in known:
+                    raise GraphError("two values have this name", place=made)
+                known.add(made)
         public: set[str] = set()
         for output in self.outputs:
             _define(public, output.name)
@@ -177,6 +186,13 @@ class Graph:
 
     def __hash__(self) -> int:
         return hash((self.inputs, self.nodes, self.outputs))
+
+    def with_origin(self, origin: object) -> Graph:
+        """The same network with another handle of its source; nothing is checked again."""
+        same = object.__new__(Graph)
+        same.__dict__.update(self.__dict__)
+        object.__setattr__(same, "origin", origin)
+        return same
 
     def __str__(self) -> str:
         from convsmith.graph.printing import listing
@@ -278,11 +294,14 @@ def apply_operator(op: Operator, inputs: list[Shape | None], name: str) -> tuple
 def _check_parameters(
     node: Node, inputs: list[Shape | None], shapes: Mapping[str, Shape | None]
 ) -> None:
+    names = roles(node.op)
+    if not names and not node.parameters:
+        return
     known = [shape for shape in inputs if shape is not None]
     if len(known) < len(inputs):
         return
     wanted = parameter_shapes(node.op, *known)
-    for name, want, role in zip(node.parameters, wanted, roles(node.op), strict=True):
+    for name, want, role in zip(node.parameters, wanted, names, strict=True):
         if name not in shapes:
             raise GraphError(f"its {role} {name!r} is missing", place=node.name)
         have = shapes[name]
@@ -378,11 +397,12 @@ class GraphBuilder:
             provenance=provenance or Provenance(),
         )
         _check_parameters(node, known, self.shapes)
-        for made, shape in zip(node.outputs, shapes, strict=True):
+        outputs = node.outputs
+        for made, shape in zip(outputs, shapes, strict=True):
             self._take(made)
             self.shapes[made] = shape
         self._nodes.append(node)
-        return node.outputs
+        return outputs
 
     def _make_parameters(
         self, op: Operator, inputs: list[Shape | None], name: str

@@ -84,8 +84,8 @@ class ComplexTile:
             a, b = left.at(k), right.at(k * (2 * width))
             for at in range(_UNROLL):
                 step(a, b, at)
-        for k in range(whole, steps):
-            step(left.at(k), right.at(2 * k * width), 0)
+        for last in range(whole, steps):
+            step(left.at(last), right.at(2 * last * width), 0)
 
     def finish(self, store: Callable[[int, int, int, Value], None]) -> None:
         """Hands every sum to ``store(row, vector, part, value)``."""

@@ -86,9 +86,9 @@ def load_spaced(
         return at.load_first(count, lanes)
     if step == 2 and count:
         span = 2 * count - 1
-        halves = [at.load_first(min(span, lanes), lanes)]
-        halves.append(at.load_first(max(span - lanes, 0), lanes, lanes))
-        return code.shuffle(*halves, range(0, 2 * lanes, 2))
+        low = at.load_first(min(span, lanes), lanes)
+        high = at.load_first(max(span - lanes, 0), lanes, lanes)
+        return code.shuffle(low, high, range(0, 2 * lanes, 2))
     made = code.splat(0.0, lanes)
     for i in range(count):
         one = at.load(1, i * step)
@@ -146,11 +146,16 @@ def gather_row_first(
         stored = lanes if count == lanes or pitch >= -(-channels // lanes) * lanes else count
 
         def columns(first: int | Value, wide: int) -> None:
+            to = pixels.at(first * pitch)
+            if wide == 1:  # a transpose would be for one column
+                for c in range(count):
+                    to.store(planes.at(c * plane).load(1, first * step), c)
+                zero(code, to.at(count), stored - count, lanes)
+                return
             rows = [
                 load_spaced(code, planes.at(c * plane), wide, lanes, step, first)
                 for c in range(count)
             ]
-            to = pixels.at(first * pitch)
             for i, pixel in enumerate(transpose(code, rows, lanes)[:wide]):
                 to.store_first(pixel, stored, i * pitch)
 

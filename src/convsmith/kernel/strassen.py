@@ -2,7 +2,7 @@
 
 A product of matrices of 2 x 2 blocks takes seven products of sums of blocks (Higham 2002, section
 23.1, equation 23.7; Winograd 1971), and so on recursively: 7 / 8 of the multiplications per level.
-Of each side seven sums are made while it is packed (:data:`LEFT`, :data:`RIGHT`, :func:`sums`); the
+Of each side seven sums are made while it is packed (:data:`LEFT`, :func:`right_sums`); the
 fifteenth part of the work, putting the products together, is done here with tiles that never leave
 the nearest cache::
 
@@ -16,12 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Final
+from typing import Any, Final, TypeVar
+
+from numpy.typing import NDArray
 
 from convsmith.kernel.emit import Code, Value
 from convsmith.kernel.tile import Tile
 
-__all__ = ["LEFT", "RIGHT", "multiply_tiles", "scratch_elements", "sums"]
+__all__ = ["LEFT", "RIGHT", "block_of", "multiply_tiles", "right_sums", "scratch_elements", "sums"]
+
+_V = TypeVar("_V", Value, "NDArray[Any]")
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 
@@ -65,6 +69,30 @@ def sums(matrix: Matrix, levels: int) -> Matrix:
     return made
 
 
+def right_sums(blocks: Sequence[_V], levels: int) -> list[_V]:
+    """Returns the sums of the right side: the rows of ``sums(RIGHT, levels)`` applied to blocks.
+
+    What rows share is computed once: four additions instead of seven.
+
+    Args:
+        blocks: Vectors, or arrays, of 4 ** levels blocks, as numbered by :func:`block_of`.
+        levels: 0 or more.
+    """
+    if levels == 0:
+        return list(blocks)
+    inner = len(blocks) // 4
+    columns = []
+    for i in range(inner):
+        b11, b12, b21, b22 = (blocks[q * inner + i] for q in range(4))
+        t1 = b12 - b11
+        t2 = b22 - t1
+        columns.append((b11, b21, t2, b22 - b12, t2 - b21, b22, t1))
+    made: list[_V] = []
+    for product in zip(*columns, strict=True):
+        made += right_sums(product, levels - 1)
+    return made
+
+
 def block_of(row: int, column: int, levels: int) -> int:
     """Returns the number of a block, as in :func:`sums`.
 
@@ -79,8 +107,8 @@ def block_of(row: int, column: int, levels: int) -> int:
 
 def scratch_elements(levels: int, rows: int, vectors: int, lanes: int) -> int:
     """Returns the elements of memory of its own that :func:`multiply_tiles` needs."""
-    tile = rows * vectors * lanes
-    return tile * sum((_ZERO + 1) * 4 ** (level - 1) for level in range(1, levels + 1))
+    blocks: int = 4**levels // 3
+    return rows * vectors * lanes * (_ZERO + 1) * blocks  # 1 + 4 + 16 ... blocks, level by level
 
 
 def multiply_tiles(
@@ -177,9 +205,7 @@ class _Writer:
             for v, total in enumerate(row):
                 total.set(start.load(self.lanes, (r * self.vectors + v) * self.lanes))
         self.accumulate(tile, product)
-        tile.finish(
-            lambda r, v, value: place.store(value, (r * self.vectors + v) * self.lanes)
-        )
+        tile.finish(lambda r, v, value: place.store(value, (r * self.vectors + v) * self.lanes))
 
     def _node(self, level: int, base: Value, start: Value, place: Value, scratch: Value) -> None:
         code, block = self.code, 4 ** (level - 1) * self.tile

@@ -8,7 +8,8 @@ multiplication, and what rows or columns share is computed once:
 * two columns that agree but for signs enter as their sum and their difference (the output
   transform).
 
-The same scheme counts its operations: it runs over anything that can be scaled and added.
+The same scheme counts its operations and follows their roundings: it runs over anything that can be
+scaled and added.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Generic, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from convsmith.kernel.emit import Code, Value, lanes_of
 
-__all__ = ["multiply", "operation_count"]
+__all__ = ["Rounding", "depth", "multiply", "operation_count", "traced"]
 
 Matrix = Sequence[Sequence[Fraction]]
 _V = TypeVar("_V")
@@ -77,6 +81,84 @@ def operation_count(matrix: Matrix) -> tuple[int, int]:
 
     _product(_Arithmetic(scaled, scaled_sum, lambda: None), matrix, [None] * len(matrix[0]))
     return count[0], count[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rounding:
+    """One rounded operation of a product ``matrix @ x``.
+
+    Attributes:
+        value: What is rounded, as its coefficients over x.
+        effect: How much of its error each entry of the product has.
+    """
+
+    value: NDArray[np.float64]
+    effect: NDArray[np.float64]
+
+
+def traced(matrix: Matrix) -> tuple[Rounding, ...]:
+    """Returns every rounding of :func:`multiply`, in the order of the operations.
+
+    >>> [rounding.value.tolist() for rounding in traced([[Fraction(1), Fraction(3)]])]
+    [[1.0, 3.0]]
+    """
+    columns = len(matrix[0])
+    values: list[NDArray[np.float64]] = []
+    # Of a number: its coefficients over x, and over the errors made so far.
+    Number = tuple[NDArray[np.float64], dict[int, float]]
+
+    def rounded(value: NDArray[np.float64], errors: dict[int, float]) -> Number:
+        values.append(value)
+        return value, errors | {len(values) - 1: 1.0}
+
+    def scaled(factor: Fraction, x: Number) -> Number:
+        by = float(factor)
+        made = by * x[0], {error: by * share for error, share in x[1].items()}
+        return made if _is_power_of_two(factor) else rounded(*made)
+
+    def scaled_sum(total: Number, factor: Fraction, x: Number) -> Number:
+        errors = dict(total[1])
+        for error, share in x[1].items():
+            errors[error] = errors.get(error, 0.0) + float(factor) * share
+        return rounded(total[0] + float(factor) * x[0], errors)
+
+    def zero() -> Number:
+        return np.zeros(columns), {}
+
+    units: list[Number] = [(unit, {}) for unit in np.eye(columns)]
+    made = _product(_Arithmetic(scaled, scaled_sum, zero), matrix, units)
+    return tuple(
+        Rounding(value=value, effect=np.array([errors.get(i, 0.0) for _, errors in made]))
+        for i, value in enumerate(values)
+    )
+
+
+def depth(matrix: Matrix) -> int:
+    """Returns the most roundings that lie between an entry of x and one of ``matrix @ x``.
+
+    A coefficient that float32 does not hold counts as one more.
+
+    >>> depth([[Fraction(1), Fraction(3), Fraction(-1)]])
+    2
+    """
+
+    def scaled(factor: Fraction, x: int) -> int:
+        return x + (not _is_power_of_two(factor)) + (not _is_single(factor))
+
+    def scaled_sum(total: int, factor: Fraction, x: int) -> int:
+        return max(total, x + (not _is_single(factor))) + 1
+
+    made = _product(_Arithmetic(scaled, scaled_sum, lambda: 0), matrix, [0] * len(matrix[0]))
+    return max(made)
+
+
+def _is_power_of_two(factor: Fraction) -> bool:
+    return all(n & (n - 1) == 0 for n in (abs(factor.numerator), factor.denominator))
+
+
+def _is_single(factor: Fraction) -> bool:
+    """Whether float32 holds a number of moderate size exactly."""
+    return Fraction(float(np.float32(float(factor)))) == factor
 
 
 def _product(arithmetic: _Arithmetic[_V], matrix: Matrix, x: list[_V]) -> list[_V]:

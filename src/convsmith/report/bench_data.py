@@ -23,6 +23,7 @@ COLUMNS = (
     "tiling",
     "milliseconds",
     "spread",
+    "fastest",
     "cold_milliseconds",
     "cold_spread",
     "gflops",

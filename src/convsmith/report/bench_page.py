@@ -19,13 +19,13 @@ _LEFT, _WIDTH, _RIGHT, _STEP, _HEIGHT, _TOP = 170, 420, 170, 20, 14, 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strip:
-    """One bar; ``kind``: ``chosen``, ``algorithm`` or ``peer``; the whisker ends at ``until``."""
+    """One bar; ``kind``: ``chosen``, ``algorithm`` or ``peer``; cold caches end ``until``."""
 
     name: str
     kind: str
     y: float
     length: float
-    until: float
+    until: float | None
     text: str
 
 
@@ -50,16 +50,17 @@ def picture(layer: BenchLayer, peak_gflops: float) -> Picture:
     strips = []
     for index, row in enumerate(timed):
         gflops = row.gflops or 0.0
-        cold = gflops
+        until = None
         if row.cold_milliseconds and row.milliseconds:
             cold = gflops * row.milliseconds / row.cold_milliseconds
+            until = round(_LEFT + min(_WIDTH * cold / most, _WIDTH), 1)
         strips.append(
             Strip(
                 name=row.name,
                 kind="chosen" if row.chosen else row.kind,
                 y=_TOP + index * _STEP,
                 length=round(_WIDTH * gflops / most, 1),
-                until=round(_LEFT + min(_WIDTH * cold / most, _WIDTH), 1),
+                until=until,
                 text=f"{words.milliseconds(row.milliseconds)} ms, {gflops:.0f} GFLOP/s",
             )
         )

@@ -29,9 +29,10 @@ def machine(result: Bench) -> str:
     """Where it was timed."""
     m = result.machine
     threads = f"{m.threads} thread{'s' if m.threads != 1 else ''} of {m.cores}"
+    time = "; processor time" if result.clock == "processor" else ""
     return (
         f"{m.cpu}, {m.lanes} lanes, {threads}, measured peak {m.peak_gflops:.0f} GFLOP/s;"
-        f" {result.layout}; medians of {result.rounds} turns, everybody in every round"
+        f" {result.layout}; medians of {result.rounds} turns, everybody in every round{time}"
     )
 
 
@@ -109,6 +110,8 @@ def summary(result: Bench) -> list[str]:
             )
         else:
             lines.append(f"time of the fastest peer over ours: {mean:.2f}")
+        if result.fastest_geometric_mean is not None:
+            lines.append(f"the same of the fastest turns: {result.fastest_geometric_mean:.2f}")
         if result.cold_geometric_mean is not None:
             lines.append(f"the same with cold caches: {result.cold_geometric_mean:.2f}")
     return lines
@@ -127,7 +130,9 @@ def remarks(result: Bench) -> list[str]:
         where = f" at {', '.join(layers[:3])}{more}" if len(result.layers) > 1 else ""
         lines.append(f"{name}{where}: {reason}")
     if result.missing:
-        lines.append(f"not installed: {', '.join(result.missing)} (pip install 'convsmith[bench]')")
+        lines.append(
+            f"not installed: {', '.join(result.missing)} (pip install 'convsmith[torch,bench]')"
+        )
     for name, reason in result.left_out[:10]:
         lines.append(f"{name} left out: {reason}")
     if len(result.left_out) > 10:

@@ -14,7 +14,7 @@ from convsmith.report.lint_data import escaped
 from convsmith.report.lint_text import STYLES, WIDEST, console
 from convsmith.report.rendering import markdown, terminal_width, text
 
-__all__: list[str] = []
+__all__ = ["sections"]
 
 
 @text.register
@@ -51,7 +51,7 @@ def _(result: Rule, *, width: int | None = None, color: bool = False) -> str:
         heading = f"{result.code} {result.name}"
         screen.print(Text(heading, style="bold"))
         screen.print(Text(f"{result.category}, {result.severity}", style="dim"))
-        for title, body in _sections(result):
+        for title, body in sections(result):
             screen.print()
             screen.print(Text(title, style="bold"))
             table = Table.grid()
@@ -63,7 +63,8 @@ def _(result: Rule, *, width: int | None = None, color: bool = False) -> str:
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
-def _sections(rule: Rule) -> list[tuple[str, list[str]]]:
+def sections(rule: Rule) -> list[tuple[str, list[str]]]:
+    """The page of a rule: titles, each with its lines."""
     sections = [
         ("What it finds", [f"{rule.summary}. {rule.what}"]),
         ("Why it matters", [rule.why]),
@@ -81,7 +82,7 @@ def _sections(rule: Rule) -> list[tuple[str, list[str]]]:
 def _(result: Rule) -> str:
     """The page, with examples as code."""
     lines = [f"# {result.code} {result.name}", "", f"{result.category}, {result.severity}"]
-    for title, body in _sections(result):
+    for title, body in sections(result):
         lines += ["", f"## {title}", ""]
         match title:
             case "Example" | "Fine":

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from convsmith.conv.spec import ConvSpec, Layout
+from convsmith.conv.spec import ConvSpec
 from convsmith.results import Result
 
 __all__ = ["Bench", "BenchLayer", "BenchMachine", "BenchRow", "BenchTotal", "geometric_mean"]
@@ -25,6 +25,7 @@ class BenchRow:
         tiling: How the algorithm cuts its work; nothing for a peer.
         milliseconds: The median of its turns; ``None`` if it was not timed.
         spread: The interquartile range of its turns.
+        fastest: The fastest turn, in milliseconds.
         cold_milliseconds: The median of runs with evicted caches, if they were asked for.
         cold_spread: Their interquartile range.
         gflops: Effective: the floating-point operations of direct convolution over the time.
@@ -39,6 +40,7 @@ class BenchRow:
     tiling: str = ""
     milliseconds: float | None = None
     spread: float | None = None
+    fastest: float | None = None
     cold_milliseconds: float | None = None
     cold_spread: float | None = None
     gflops: float | None = None
@@ -99,8 +101,15 @@ class BenchLayer:
         return None if best is None else _time(best) / _time(self.chosen)
 
     @property
+    def fastest_ratio(self) -> float | None:
+        """The same of the fastest turns: what is left when the machine is busy."""
+        times = [row.fastest for row in self.peers if row.fastest is not None]
+        ours = self.chosen.fastest
+        return min(times) / ours if times and ours else None
+
+    @property
     def cold_ratio(self) -> float | None:
-        """The same with cold caches; the fastest peer may be another one."""
+        """The same of the medians with cold caches; the fastest peer may be another one."""
         times = [r.cold_milliseconds for r in self.peers if r.cold_milliseconds is not None]
         ours = self.chosen.cold_milliseconds
         return min(times) / ours if times and ours else None
@@ -119,6 +128,7 @@ class BenchLayer:
             "peers": {row.name: row.milliseconds for row in self.peers},
             "best_peer": None if best is None else best.name,
             "ratio": self.ratio,
+            "fastest_ratio": self.fastest_ratio,
             "cold_ratio": self.cold_ratio,
         }
 
@@ -190,9 +200,10 @@ class Bench(Result):
 
     Attributes:
         source: The network, or what it was called.
-        layout: How the images of ours lie.
+        layout: How the images of ours lie; both, if some lie so and some so.
         rounds: Turns of everybody.
         cold: Whether cold caches were measured too.
+        clock: Whether milliseconds are ``wall`` time or ``processor`` time.
         machine: Where.
         layers: The convolutions.
         missing: Peers that are not installed.
@@ -200,9 +211,10 @@ class Bench(Result):
     """
 
     source: str
-    layout: Layout
+    layout: str
     rounds: int
     cold: bool
+    clock: str
     machine: BenchMachine
     layers: tuple[BenchLayer, ...]
     missing: tuple[str, ...] = ()
@@ -244,6 +256,11 @@ class Bench(Result):
         return geometric_mean(layer.ratio for layer in self.layers)
 
     @property
+    def fastest_geometric_mean(self) -> float | None:
+        """The same of the fastest turns."""
+        return geometric_mean(layer.fastest_ratio for layer in self.layers)
+
+    @property
     def cold_geometric_mean(self) -> float | None:
         """The same with cold caches."""
         return geometric_mean(layer.cold_ratio for layer in self.layers)
@@ -266,11 +283,13 @@ class Bench(Result):
             "layout": self.layout,
             "rounds": self.rounds,
             "cold": self.cold,
+            "clock": self.clock,
             "machine": self.machine.to_dict(),
             "layers": [layer.to_dict() for layer in self.layers],
             "milliseconds": self.milliseconds,
             "totals": [total.to_dict() for total in self.totals],
             "geometric_mean": self.geometric_mean,
+            "fastest_geometric_mean": self.fastest_geometric_mean,
             "cold_geometric_mean": self.cold_geometric_mean,
             "worst": None if worst is None else worst.name,
             "missing": list(self.missing),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -25,8 +26,8 @@ from convsmith.kernel.target import host
 from convsmith.parallel import cores_granted, limited_threads
 from convsmith.results import Progress
 from convsmith.runtime.bench_results import Bench, BenchLayer, BenchMachine, BenchRow
-from convsmith.runtime.interleaving import Samples, in_turns, one_by_one
-from convsmith.runtime.peers import PEERS, Peer, installed, peer_version
+from convsmith.runtime.interleaving import CLOCKS, Clock, Samples, in_turns, one_by_one
+from convsmith.runtime.peers import PEERS, Peer, PeerConvolution, installed, peer_version
 from convsmith.runtime.truth import error, true_output
 from convsmith.sources import load
 
@@ -37,8 +38,11 @@ Array = NDArray[np.float32]
 ROUNDS: Final = 9
 """Turns of everybody, by default."""
 
-WRONG: Final = 2e-3
-"""An error, relative to the largest true value, that no convolution in float32 has."""
+WRONG: Final = 5e-3
+"""An error, relative to the largest true value, that no convolution in float32 has.
+
+Winograd with bad points has up to 2e-3; it is timed, with its error beside it.
+"""
 
 
 def bench(
@@ -50,6 +54,7 @@ def bench(
     layout: Layout | None = None,
     rounds: int = ROUNDS,
     cold: bool = False,
+    clock: Clock = "wall",
     all_layers: bool = False,
     tolerance: float = DEFAULT_TOLERANCE,
     input: object = None,  # noqa: A002 - the published name
@@ -72,6 +77,8 @@ def bench(
             a spec says it itself.
         rounds: Turns of everybody.
         cold: Whether to measure with evicted caches as well.
+        clock: ``wall``; or ``processor``, the time for which this process computed: with one
+            thread it leaves out how long a busy machine let it wait.
         all_layers: Whether layers that are the same convolution are timed one by one.
         tolerance: The largest error that the choice accepts, as for ``plan``.
         input: Sizes of the input, as for ``convsmith.load``.
@@ -89,8 +96,14 @@ def bench(
     asked, missing = _peers(peers)
     if rounds < 1:
         raise UsageError(f"{rounds} rounds measure nothing", remedy="give 1 or more")
+    if clock not in CLOCKS:
+        raise UsageError(f"there is no clock {clock!r}", remedy="choose wall or processor")
     named, groups, left_out = _groups(source, layout, all_layers, input)
     with limited_threads(threads) as count:
+        if clock == "processor" and count > 1:
+            raise UsageError(
+                f"processor time of {count} threads is their sum", remedy="use threads=1, or wall"
+            )
         machine = _machine(asked, count)
         layers = []
         for done, (names, spec) in enumerate(groups):
@@ -98,13 +111,16 @@ def bench(
                 progress(f"timing {names[0]}", done, len(groups))
             contest = _Contest(spec, chosen, asked, count, tolerance, machine.peak_gflops)
             layers.append(
-                BenchLayer(name=names[0], names=names, spec=spec, rows=contest.rows(rounds, cold))
+                BenchLayer(
+                    name=names[0], names=names, spec=spec, rows=contest.rows(rounds, cold, clock)
+                )
             )
     return Bench(
         source=named,
-        layout=layout or (groups[0][1].layout if groups else "channels_first"),
+        layout=" and ".join(sorted({spec.layout for _, spec in groups})),
         rounds=rounds,
         cold=cold,
+        clock=clock,
         machine=machine,
         layers=tuple(layers),
         missing=missing,
@@ -129,6 +145,7 @@ class _Contest:
         random = np.random.default_rng(0)
         terms = math.prod(spec.weight_shape[1:])
         self.x = _image(random, spec.input_shape)
+        self.out = _image(random, spec.output_shape)
         self.weights = random.standard_normal(spec.weight_shape, np.float32)
         self.weights /= np.float32(math.sqrt(terms))
         self.bias = random.standard_normal(spec.filters, np.float32) if spec.bias else None
@@ -137,9 +154,10 @@ class _Contest:
         residual = None if self.residual is None else self.residual[self.checked]
         self.truth = true_output(spec, self.x[self.checked], self.weights, self.bias, residual)
 
-    def rows(self, rounds: int, cold: bool) -> tuple[BenchRow, ...]:
+    def rows(self, rounds: int, cold: bool, clock: Clock) -> tuple[BenchRow, ...]:
         """Prepares and checks everybody, then times those that are right."""
-        ready: dict[str, Callable[[], None]] = {}
+        runs: dict[str, Callable[[], None]] = {}
+        feeds: dict[str, Callable[[], None]] = {}
         rows: dict[str, BenchRow] = {}
         with ExitStack() as stack:
             for made, choice in self._plans():
@@ -148,14 +166,15 @@ class _Contest:
                 )
                 run, output = self._ours(made)
                 rows[row.name] = self._check(row, run, output)
-                ready[row.name] = run
+                runs[row.name] = run
             for peer in self.peers:
-                row, peer_run = self._peer(peer, stack)
+                row, made_ready = self._peer(peer, stack)
                 rows[peer.name] = row
-                if peer_run is not None:
-                    ready[peer.name] = peer_run
-            warm = in_turns(ready, rounds)
-            chilled = one_by_one(ready, rounds, host().level3) if cold else {}
+                if made_ready is not None:
+                    runs[peer.name] = made_ready.run
+                    feeds[peer.name] = partial(made_ready.feed, self.x)
+            warm = in_turns(runs, rounds, feeds, clock)
+            chilled = one_by_one(runs, rounds, host().level3, feeds, clock) if cold else {}
         return tuple(
             self._timed(row, warm.get(name), chilled.get(name)) for name, row in rows.items()
         )
@@ -181,15 +200,14 @@ class _Contest:
 
     def _ours(self, made: ConvPlan) -> tuple[Callable[[], None], Callable[[], Array]]:
         prepared = made.prepare(self.weights, self.bias)
-        out = aligned(math.prod(self.spec.output_shape)).reshape(self.spec.output_shape)
-        x, residual, threads = self.x, self.residual, self.threads
+        x, residual, threads, out = self.x, self.residual, self.threads, self.out
 
         def run() -> None:
             prepared(x, out, residual=residual, members=threads)
 
         return run, lambda: out
 
-    def _peer(self, peer: Peer, stack: ExitStack) -> tuple[BenchRow, Callable[[], None] | None]:
+    def _peer(self, peer: Peer, stack: ExitStack) -> tuple[BenchRow, PeerConvolution | None]:
         row = BenchRow(name=peer.name, kind="peer")
         reason = peer.refuses(self.spec)
         if not reason:
@@ -204,11 +222,12 @@ class _Contest:
         reason = reason or row.reason
         if reason:
             return replace(row, reason=reason), None
-        return row, made.run
+        return row, made
 
     def _check(
         self, row: BenchRow, run: Callable[[], None], output: Callable[[], Array]
     ) -> BenchRow:
+        self.out.fill(np.nan)  # all of ours write here: nobody is right by what another one wrote
         run()
         apart = error(output()[self.checked], self.truth)
         wrong = f"wrong: error {apart:.1e}" if apart > WRONG else ""
@@ -222,6 +241,7 @@ class _Contest:
             row,
             milliseconds=warm.median,
             spread=warm.spread,
+            fastest=warm.fastest,
             cold_milliseconds=None if cold is None else cold.median,
             cold_spread=None if cold is None else cold.spread,
             gflops=gflops,

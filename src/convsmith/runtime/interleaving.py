@@ -1,8 +1,9 @@
 """Calls timed in turns, so that whatever else the machine does meanwhile slows all of them alike.
 
-A turn is a pause (in which the threads of whoever had the turn before go to sleep), one run that is
-not timed (which brings weights and images into the caches and wakes the threads), and some runs
-that are; its median is one sample. Turns go round, and every round begins with another call.
+A turn: the input is laid ready, a pause (in which the threads of whoever had the turn before go to
+sleep), one run that is not timed (which brings weights and images into the caches and wakes the
+threads), and some runs that are; their median is one sample. Turns go round, and every round begins
+with another call.
 
 *Cold* is the other extreme: before every single timed run a memory larger than all caches is
 written, so weights and images come from memory and the threads sleep.
@@ -15,20 +16,30 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convsmith.parallel import spread, threads
 
-__all__ = ["Samples", "in_turns", "one_by_one"]
+__all__ = ["CLOCKS", "Clock", "Samples", "in_turns", "one_by_one"]
+
+Clock = Literal["wall", "processor"]
+CLOCKS: Final[Mapping[Clock, Callable[[], float]]] = {
+    "wall": time.perf_counter,
+    "processor": time.process_time,
+}
+"""Seconds that pass, or seconds that the threads of this process compute: on a busy machine the
+second says what one thread needs, however long it waited for a core."""
 
 _PAUSE: Final = 0.003  # seconds: longer than the spinning of OpenMP's threads
 _TURN: Final = 0.008  # seconds of one turn
 _MOST_RUNS: Final = 20  # of one turn
 _FEW: Final = 3  # rounds of what is far behind
 _FAR: Final = 8.0  # times as slow as the fastest
+_NOTHING: Final[Mapping[str, Callable[[], None]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +47,8 @@ class Samples:
     """Milliseconds, one number a turn.
 
     >>> samples = Samples((3.0, 1.0, 2.0))
-    >>> samples.median, samples.spread
-    (2.0, 1.0)
+    >>> samples.median, samples.spread, samples.fastest
+    (2.0, 1.0, 1.0)
     """
 
     milliseconds: tuple[float, ...]
@@ -53,22 +64,38 @@ class Samples:
         low, high = np.percentile(self.milliseconds, (25, 75))
         return float(high - low)
 
+    @property
+    def fastest(self) -> float:
+        """The fastest turn: what it takes when nobody else is about."""
+        return min(self.milliseconds)
 
-def in_turns(calls: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, Samples]:
+
+def in_turns(
+    calls: Mapping[str, Callable[[], None]],
+    rounds: int,
+    ready: Mapping[str, Callable[[], None]] = _NOTHING,
+    clock: Clock = "wall",
+) -> dict[str, Samples]:
     """Times calls against each other with warm caches.
 
     Args:
         calls: What to time, by name.
         rounds: Turns of each; those far behind the fastest get three.
+        ready: By name, what lays the input ready, called before a turn and not timed.
+        clock: What the milliseconds are.
 
     Returns:
         Samples by name, in the order of ``calls``.
     """
-    return _rounds(calls, rounds, _turn)
+    return _rounds(calls, rounds, ready, partial(_turn, clock=CLOCKS[clock]))
 
 
 def one_by_one(
-    calls: Mapping[str, Callable[[], None]], rounds: int, cache_bytes: int
+    calls: Mapping[str, Callable[[], None]],
+    rounds: int,
+    cache_bytes: int,
+    ready: Mapping[str, Callable[[], None]] = _NOTHING,
+    clock: Clock = "wall",
 ) -> dict[str, Samples]:
     """Times calls against each other with cold caches: evicted before every run.
 
@@ -76,19 +103,22 @@ def one_by_one(
         calls: What to time, by name.
         rounds: Runs of each; those far behind the fastest get three.
         cache_bytes: The size of the largest cache; twice as much is written.
+        ready: By name, what lays the input ready, called before the caches are evicted.
+        clock: What the milliseconds are.
     """
     evict = _evictor(cache_bytes)
 
     def turn(call: Callable[[], None]) -> float:
         evict()
-        return _timed(call)
+        return _timed(call, CLOCKS[clock])
 
-    return _rounds(calls, rounds, turn)
+    return _rounds(calls, rounds, ready, turn)
 
 
 def _rounds(
     calls: Mapping[str, Callable[[], None]],
     rounds: int,
+    ready: Mapping[str, Callable[[], None]],
     turn: Callable[[Callable[[], None]], float],
 ) -> dict[str, Samples]:
     taken: dict[str, list[float]] = {name: [] for name in calls}
@@ -100,21 +130,23 @@ def _rounds(
             for name in names[first:] + names[:first]:
                 if index >= _FEW and min(taken[name]) > _FAR * fastest:
                     continue
+                if name in ready:
+                    ready[name]()
                 taken[name].append(turn(calls[name]))
     return {name: Samples(tuple(times)) for name, times in taken.items()}
 
 
-def _turn(call: Callable[[], None]) -> float:
+def _turn(call: Callable[[], None], *, clock: Callable[[], float]) -> float:
     time.sleep(_PAUSE)
-    warm = _timed(call)
+    warm = _timed(call, clock)
     runs = min(_MOST_RUNS, max(1, round(1e3 * _TURN / max(warm, 1e-3))))
-    return float(np.median([_timed(call) for _ in range(runs)]))
+    return float(np.median([_timed(call, clock) for _ in range(runs)]))
 
 
-def _timed(call: Callable[[], None]) -> float:
-    began = time.perf_counter()
+def _timed(call: Callable[[], None], clock: Callable[[], float]) -> float:
+    began = clock()
     call()
-    return 1e3 * (time.perf_counter() - began)
+    return 1e3 * (clock() - began)
 
 
 @contextmanager

@@ -225,6 +225,11 @@ def explain(
     >>> [line.formula.text(numbers=True) for line in found.layers[0].lines][2:4]
     ['1 × 1 × 24 × 24 × 1 × 3²', '1 × 1 × 24 × 24 × 1 × 3²']
     """
+    if not isinstance(graph, Graph):
+        raise UsageError(
+            f"explain needs a network, not {type(graph).__name__}",
+            remedy="read it first: convsmith.explain(convsmith.load(source))",
+        )
     check_language(lang)
     rule = find_convention(convention) if convention is not None else None
     analysis = analyze(graph)
@@ -247,6 +252,7 @@ def explain(
 
 def _missing(graph: Graph, layer: str) -> UsageError:
     names = [node.name for node in graph.nodes]
+    layer = str(layer)
     close = (
         get_close_matches(layer, names, n=3)
         or [name for name in names if layer and layer.lower() in name.lower()][:3]

@@ -202,6 +202,18 @@ class Axis(Periodic[Interval]):
         """The first and the last position of every phase see farthest."""
         return 1 if len(self.phases) == 1 or self._is_ordered() else len(self.phases)
 
+    def look(self, taps: Taps, size: int, count: int) -> Self | None:
+        """The field of what looks at this value through taps; ``None`` if it is too irregular."""
+        if len(self.phases) == 1 == len(taps.phases):  # nearly always
+            (seen,), (positions,) = self.phases, taps.phases
+            if seen is not None and positions:
+                near, far = positions[0] * self.step, positions[-1] * self.step
+                if near > far:
+                    near, far = far, near
+                interval = (seen[0] + near, seen[1] + far)
+                return type(self)(phases=(interval,), step=taps.step * self.step)
+        return Periodic.look(self, taps, size, count)
+
     def _is_ordered(self) -> bool:
         """Whether later positions never see earlier pixels."""
         following = (*self.phases[1:], self.part(len(self.phases)))

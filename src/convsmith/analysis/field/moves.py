@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import singledispatch
+from functools import lru_cache, singledispatch
 from typing import Literal
 
 from convsmith.analysis.field.taps import LONGEST_PERIOD, Phases, Taps
@@ -109,6 +109,7 @@ def kept(rank: int) -> list[Move]:
     return [Move(to=axis) for axis in range(rank)]
 
 
+@lru_cache(maxsize=4096)
 def looking(to: int, *positions: int, step: int = 1, partial: bool = False) -> Move:
     """A move that sees the same positions relative to every output."""
     return Move(to=to, how="look", taps=Taps(phases=(positions,), step=step), partial=partial)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -17,7 +17,18 @@ from convsmith.analysis.field.axis import Axis, Periodic
 from convsmith.analysis.field.moves import Move, Moves, Path, Row, moves
 from convsmith.analysis.field.taps import LONGEST_PERIOD, Taps
 from convsmith.graph import Graph, Node, Shape
-from convsmith.graph.operators import Concat, Conv, Slice, Split, Unsupported
+from convsmith.graph.operators import (
+    Activation,
+    Cast,
+    Concat,
+    Conv,
+    Identity,
+    Norm,
+    Slice,
+    Split,
+    Unary,
+    Unsupported,
+)
 
 __all__ = ["State", "Track", "Where", "propagate", "row_of"]
 
@@ -144,7 +155,9 @@ def propagate(
     tracks = tuple(Track(where=where, axis=axis) for axis, where in enumerate(start, start=2))
     states: dict[str, State[_Where]] = {name: State(tracks=tracks)}
     image = graph.shape(name)[2:]
-    walk = _Walk(graph=graph, image=image, offsets=offsets or {}, narrowest=narrowest)
+    walk: _Walk[_Where] = _Walk(
+        graph=graph, image=image, offsets=offsets or {}, narrowest=narrowest
+    )
     for node in graph.nodes:
         parts = [states.get(used) for used in node.inputs]
         if any(part is not None for part in parts):
@@ -160,10 +173,10 @@ def row_of(
 
     Where ``offsets`` says how far a node moves its taps, they are as wide as that allows.
     """
-    inputs = [graph.shapes[used] for used in node.inputs]
-    known = tuple(shape for shape in inputs if shape is not None)
-    output = graph.shapes[node.outputs[index]]
-    if output is None or len(known) < len(inputs):
+    shapes = graph.shapes
+    known = tuple([shape for used in node.inputs if (shape := shapes[used]) is not None])
+    output = shapes[node.outputs[index] if index else node.name]
+    if output is None or len(known) < len(node.inputs):
         return None
     row = moves(node.op, known, output, index)
     if row is None or not offsets or node.name not in offsets:
@@ -183,13 +196,25 @@ def _within(move: Move, far: int) -> Move:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Walk:
-    """Goes from node to node."""
+class _Walk(Generic[_Where]):
+    """Goes from node to node.
+
+    Attributes:
+        graph: The network.
+        image: The sizes of the image axes.
+        offsets: By node: by how many pixels it moves its taps at most.
+        narrowest: Whether to follow, where paths meet, only the one that sees least.
+        met: What two states are together, by their identities: in a densely connected network
+            every layer joins what the one before it has joined already.
+    """
 
     graph: Graph
     image: Shape
     offsets: Mapping[str, int]
     narrowest: bool
+    met: dict[tuple[int, int, bool], tuple[State[_Where], State[_Where], State[_Where]]] = field(
+        default_factory=dict
+    )
 
     def through(
         self, node: Node, parts: Sequence[State[_Where] | None], index: int
@@ -198,6 +223,8 @@ class _Walk:
         for part in parts:
             if part is not None and part.unknown:
                 return part
+        if self._changes_nothing(node) and parts[0] is not None:
+            return parts[0]
         row = row_of(self.graph, node, index, self.offsets)
         if row is None:
             kind = node.op.kind if isinstance(node.op, Unsupported) else type(node.op).__name__
@@ -214,6 +241,14 @@ class _Walk:
             return min(moved, key=_width)
         return reduce(lambda a, b: self._union(node, a, b, output), moved)
 
+    def _changes_nothing(self, node: Node) -> bool:
+        """Whether every output sees what one input sees: the row says so of half of all nodes."""
+        op = node.op
+        if not isinstance(op, _POINTWISE) and not (isinstance(op, Norm) and op.kind == "batch"):
+            return False
+        shape = self.graph.shapes[node.name]
+        return shape is not None and shape == self.graph.shapes[node.inputs[0]]
+
     def _input(
         self, node: Node, state: State[_Where], path: Moves | Path, shape: Shape, output: Shape
     ) -> State[_Where]:
@@ -228,7 +263,15 @@ class _Walk:
     def _step(
         self, node: Node, state: State[_Where], row: Moves, shape: Shape, output: Shape
     ) -> State[_Where]:
+        kept = all(
+            track.axis is not None
+            and row[track.axis].how == "keep"
+            and row[track.axis].to == track.axis
+            for track in state.tracks
+        )
         varied, bound, reason = state.varied, state.bound, state.reason
+        if kept and not varied:
+            return state
         if varied:
             if isinstance(node.op, Conv) and node.op.groups == 1:
                 varied = False
@@ -242,11 +285,7 @@ class _Walk:
                 bound = True
         if bound and not state.bound:
             reason = reason or f"{node.name} takes a part of channels that see different pixels"
-        taken = self._taken(state, row)
-        if all(
-            move.how == "keep" and move.to == track.axis
-            for move, track in zip(taken, state.tracks, strict=False)
-        ) and len(taken) == len(state.tracks):
+        if kept:
             if (varied, bound) == (state.varied, state.bound):
                 return state
             return replace(state, varied=varied, bound=bound, reason=reason)
@@ -355,6 +394,9 @@ class _Walk:
         """What sees what either of two inputs of a node sees."""
         if a is b:
             return a
+        kinds = (id(a), id(b), isinstance(node.op, Concat))
+        if kinds in self.met:
+            return self.met[kinds][-1]
         for nothing, rest in ((a, b), (b, a)):
             if all(track.where.is_empty for track in nothing.tracks):
                 return rest
@@ -375,13 +417,19 @@ class _Walk:
             reason = f"{node.name} joins branches of strides {' and '.join(apart)}"
         if not reason and any(track.scattered for track in tracks):
             reason = f"{node.name} mixes positions along different axes"
-        return State(
+        both = State(
             tracks=tuple(tracks),
             varied=a.varied or b.varied or (differ and isinstance(node.op, Concat)),
             bound=a.bound or b.bound or gaps,
             reason=reason,
             gate=a.gate or b.gate,
         )
+        if reason == (a.reason or b.reason) and not any(track.scattered for track in tracks):
+            self.met[kinds] = a, b, both  # does not depend on where they meet
+        return both
+
+
+_POINTWISE = (Activation, Cast, Identity, Unary)
 
 
 def _alike(

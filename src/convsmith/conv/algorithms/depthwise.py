@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convsmith.conv.algorithm import Lowered, Operations
-from convsmith.conv.algorithms.depthwise_kernels import DepthwiseKernels, column_tiles
+from convsmith.conv.algorithms.depthwise_kernels import DepthwiseKernels
+from convsmith.conv.algorithms.depthwise_sums import column_tiles
 from convsmith.conv.geometry import Geometry
 from convsmith.conv.spec import ConvSpec
 from convsmith.kernel.target import Target
@@ -166,7 +167,11 @@ class Depthwise:
         return (1,) * spec.rank
 
     def reference(
-        self, spec: ConvSpec, x: NDArray[Any], w: NDArray[Any], tiling: DepthwiseTiling | None = None
+        self,
+        spec: ConvSpec,
+        x: NDArray[Any],
+        w: NDArray[Any],
+        tiling: DepthwiseTiling | None = None,
     ) -> NDArray[Any]:
         """Returns the sums tap by tap, each tap a product of planes with one weight per filter."""
         if spec.layout == "channels_last":

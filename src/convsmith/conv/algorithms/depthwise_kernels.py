@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,53 +13,23 @@ from numpy.typing import NDArray
 
 from convsmith.conv.algorithm import BIAS, WEIGHTS, WORKSPACE, X
 from convsmith.conv.algorithms.depthwise_moving import interleave, put_planes, take_planes
+from convsmith.conv.algorithms.depthwise_sums import (
+    ColumnTiles,
+    Row,
+    RowSums,
+    Sums,
+    column_tiles,
+)
 from convsmith.conv.geometry import Geometry
 from convsmith.conv.output import put
 from convsmith.conv.spec import ConvSpec
-from convsmith.kernel.emit import Code, Unit, Value, Variable
+from convsmith.kernel.emit import Code, Unit, Value
 from convsmith.kernel.target import Target
 
 if TYPE_CHECKING:
     from convsmith.conv.algorithms.depthwise import DepthwiseTiling
 
-__all__ = ["ColumnTiles", "DepthwiseKernels", "column_tiles"]
-
-_UNROLL = 4  # input elements that share loaded weights while the kernel slides
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ColumnTiles:
-    """Tiles of output columns that run the same code.
-
-    Attributes:
-        first: The first column.
-        width: Columns of a tile.
-        count: Tiles, one behind the other.
-        inside: Whether all taps of all of them meet the input.
-    """
-
-    first: int
-    width: int
-    count: int
-    inside: bool
-
-
-def column_tiles(g: Geometry, width: int, *, padded: bool) -> list[ColumnTiles]:
-    """Returns how the output columns are cut: a run of tiles inside, single ones at the borders."""
-    size, before = (g.padded[2], 0) if padded else (g.size[2], g.before[2])
-    found: list[ColumnTiles] = []
-    for first in range(0, g.columns, width):
-        wide = min(width, g.columns - first)
-        start = first * g.stride[2] - before
-        inside = start >= 0 and start + (wide - 1) * g.stride[2] + g.reach[2] <= size
-        last = found[-1] if found else None
-        if last is not None and inside and last.inside and wide == last.width:
-            found[-1] = ColumnTiles(
-                first=last.first, width=wide, count=last.count + 1, inside=True
-            )
-        else:
-            found.append(ColumnTiles(first=first, width=wide, count=1, inside=inside))
-    return found
+__all__ = ["DepthwiseKernels"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +51,6 @@ class _Item:
     rows: Value
     top: Value
     bottom: Value
-
-
-Sums = list[list[list[Variable]]]  # by row, column, filter of the channel
 
 
 class DepthwiseKernels:
@@ -117,6 +85,9 @@ class DepthwiseKernels:
         else:
             self.columns = column_tiles(g, tiling.columns, padded=padded)
         self.tap_row = g.kernel[2] * self.multiplier * self.lanes  # weights of one kernel row
+        self.sums = RowSums(
+            g=g, lanes=self.lanes, pixel=self.pixel, width=self.width, before=self.before
+        )
         kept = math.prod(g.kernel[1:]) * self.multiplier
         self.keeps_weights = tiling.rows > 1 and kept <= 9 and target.registers >= 32
         self.unrolled = g.kernel[2] <= 7
@@ -126,9 +97,7 @@ class DepthwiseKernels:
     def pack(self, weights: NDArray[Any]) -> NDArray[Any]:
         """Returns weights as [block][tap][filter of the channel][channel of the block]."""
         g = self.g
-        packed = np.zeros(
-            (self.all_blocks * self.lanes, self.multiplier, *g.kernel), np.float32
-        )
+        packed = np.zeros((self.all_blocks * self.lanes, self.multiplier, *g.kernel), np.float32)
         packed[: self.channels] = weights.reshape(self.channels, self.multiplier, *g.kernel)
         shaped = packed.reshape(self.all_blocks, self.lanes, self.multiplier, *g.kernel)
         return np.ascontiguousarray(shaped.transpose(0, 3, 4, 5, 2, 1)).reshape(-1)
@@ -214,7 +183,10 @@ class DepthwiseKernels:
 
     def _copy_plane(self, code: Code, item: _Item, block: Value, tap: Value, z: Value) -> None:
         g, lanes = self.g, self.lanes
-        source, place = code.pointer(X), self._scratch(code).at(self._scratch_row(tap, 0))
+        source, place = (
+            code.pointer(X),
+            self._scratch(code).at(tap * (self.source_rows * self._line)),
+        )
         edge = (self.width - g.size[2]) and g.before[2]
         if self.spec.layout == "channels_last":
             start = ((item.image * g.size[0] + z) * g.size[1] + item.top) * g.size[2]
@@ -266,18 +238,13 @@ class DepthwiseKernels:
         share = self._copied() + self._kept_outputs()
         return code.pointer(WORKSPACE).at(code.worker * share)
 
-    def _scratch_row(self, tap: Value, row: Value | int) -> Value:
-        return (tap * self.source_rows + row) * self._line
-
-    def _row_of(
-        self, code: Code, item: _Item, block: Value, tap: Value, z: Value, row: Value
-    ) -> Value:
-        """Returns where column 0 of an input row is."""
+    def _origin(self, code: Code, item: _Item, block: Value, tap: Value, z: Value) -> Value:
+        """Returns where column 0 of input row 0 is, or would be."""
         g = self.g
         if not self.in_place:
-            return self._scratch(code).at(self._scratch_row(tap, row - item.top))
-        start = (item.image * g.size[0] + z) * g.size[1] + row
-        return code.pointer(X).at(start * self._line + block * self.lanes)
+            return self._scratch(code).at((tap * self.source_rows - item.top) * self._line)
+        plane = item.image * g.size[0] + z
+        return code.pointer(X).at(plane * (g.size[1] * self._line) + block * self.lanes)
 
     def _count(self, code: Code, block: Value) -> int | Value:
         """Returns how many channels a block has."""
@@ -302,35 +269,48 @@ class DepthwiseKernels:
     ) -> None:  # fmt: skip
         g = self.g
         count = self._count(code, block) if self.in_place else self.lanes
+        reach = (g.output[0] - 1) * g.stride[0] + g.reach[0]
+        always = g.before[0] == 0 and reach <= g.size[0]
         for tap in code.range(g.kernel[0]):
             z = item.depth * g.stride[0] + tap * g.dilation[0] - g.before[0]
-            weights = code.pointer(WEIGHTS).at(
-                (block * g.kernel[0] + tap) * (g.kernel[1] * self.tap_row)
-            )
-
-            def add(y: Value, active: Sequence[tuple[int, Value | int]]) -> None:
-                source = self._row_of(code, item, block, tap, z, y)
-                rows = [(sums[r], weights.at(ky * self.tap_row), ky) for r, ky in active]
-                if self.tiling.slides:
-                    self._slide(code, source, column, tiles.width, rows)
-                elif self.unrolled:
-                    self._unroll(code, source, column, tiles, rows, count, kept)
-                else:
-                    self._loop(code, source, column, tiles.width, rows, count)
-
-            def plane() -> None:
-                self._rows(code, row * g.stride[1] - g.before[1], len(sums), add)
-
-            reach = (g.output[0] - 1) * g.stride[0] + g.reach[0]
+            at = (block * g.kernel[0] + tap) * (g.kernel[1] * self.tap_row)
+            weights = code.pointer(WEIGHTS).at(at)
             kept: list[Value] = []
             if self.keeps_weights:
-                taps = math.prod(g.kernel[1:]) * self.multiplier
+                taps = g.kernel[1] * self.tap_row // self.lanes
                 kept = [weights.load(self.lanes, i * self.lanes) for i in range(taps)]
-            if g.before[0] == 0 and reach <= g.size[0]:
-                plane()
+            add = partial(
+                self._add, code, self._origin(code, item, block, tap, z), column, tiles, sums,
+                weights, kept, count,
+            )  # fmt: skip
+            if always:
+                self._rows(code, row * g.stride[1] - g.before[1], len(sums), add)
             else:
                 with code.when((z >= 0) & (z < g.size[0])):
-                    plane()
+                    self._rows(code, row * g.stride[1] - g.before[1], len(sums), add)
+
+    def _add(
+        self, code: Code, origin: Value, column: Value, tiles: ColumnTiles, sums: Sums,
+        weights: Value, kept: Sequence[Value], count: int | Value, y: Value,
+        active: Sequence[tuple[int, Value | int]],
+    ) -> None:  # fmt: skip
+        """Adds the products of input row ``y`` to (output row, kernel row) pairs."""
+        each = self.tap_row // self.lanes
+        rows = [
+            Row(
+                sums=sums[r],
+                weights=weights.at(ky * self.tap_row),
+                kept=kept[ky * each : (ky + 1) * each] if kept and isinstance(ky, int) else (),
+            )
+            for r, ky in active
+        ]
+        source = origin.at(y * self._line)
+        if self.tiling.slides:
+            self.sums.slide(code, source, column, tiles.width, rows)
+        elif self.unrolled:
+            self.sums.unroll(code, source, column, tiles, rows, count)
+        else:
+            self.sums.loop(code, source, column, tiles.width, rows, count)
 
     def _rows(
         self, code: Code, start: Value, rows: int,
@@ -357,7 +337,7 @@ class DepthwiseKernels:
             for offset in sorted(
                 {r * g.stride[1] + tap * step for r in range(rows) for tap in range(taps)}
             ):
-                active = [
+                active: list[tuple[int, Value | int]] = [
                     (r, (offset - r * g.stride[1]) // step)
                     for r in range(rows)
                     if 0 <= offset - r * g.stride[1] < taps * step
@@ -370,108 +350,18 @@ class DepthwiseKernels:
                 else:
                     add(y, active)
             return
-        for j in range(rows - 1):  # the first input rows meet the first output rows only
-            y = start + j
+        for head in range(rows - 1):  # the first input rows meet the first output rows only
+            y = start + head
             with code.when((y >= 0) & (y < size)):
-                add(y, [(r, j - r) for r in range(j + 1)])
+                add(y, [(r, head - r) for r in range(head + 1)])
         low = code.larger(-start, rows - 1)
         high = code.smaller(code.integer(size) - start, taps)
         for j in code.range(low, high):
             add(start + j, [(r, j - r) for r in range(rows)])
-        for j in range(taps, taps + rows - 1):
-            y = start + j
+        for tail in range(taps, taps + rows - 1):
+            y = start + tail
             with code.when((y >= 0) & (y < size)):
-                add(y, [(r, j - r) for r in range(j - taps + 1, rows)])
-
-    def _unroll(
-        self, code: Code, source: Value, column: Value, tiles: ColumnTiles,
-        rows: Sequence[tuple[list[list[Variable]], Value, Value | int]], count: int | Value,
-        kept: Sequence[Value],
-    ) -> None:  # fmt: skip
-        """Adds one input row's products, every tap written out, those outside left out."""
-        g, m = self.g, self.multiplier
-        first = source.at((column * g.stride[2] - self.before) * self.pixel)
-        loaded: dict[tuple[int, int, int], Value] = {}
-
-        def weight(row: int, tap: int, i: int) -> Value:
-            _, weights, ky = rows[row]
-            if kept and isinstance(ky, int):
-                return kept[(ky * g.kernel[2] + tap) * m + i]
-            if (row, tap, i) not in loaded:
-                loaded[row, tap, i] = weights.load(self.lanes, (tap * m + i) * self.lanes)
-            return loaded[row, tap, i]
-
-        pairs: dict[int, list[tuple[int, int]]] = {}
-        for c in range(tiles.width):
-            for tap in range(g.kernel[2]):
-                offset = c * g.stride[2] + tap * g.dilation[2]
-                x = tiles.first * g.stride[2] - self.before + offset
-                if tiles.inside or 0 <= x < self.width:
-                    pairs.setdefault(offset, []).append((c, tap))
-        for offset in sorted(pairs):
-            x = first.load_first(count, self.lanes, offset * self.pixel)
-            for row, (sums, _, _) in enumerate(rows):
-                for c, tap in pairs[offset]:
-                    for i, total in enumerate(sums[c]):
-                        total.set(code.fma(x, weight(row, tap, i), total.get()))
-
-    def _loop(
-        self, code: Code, source: Value, column: Value, width: int,
-        rows: Sequence[tuple[list[list[Variable]], Value, Value | int]], count: int | Value,
-    ) -> None:  # fmt: skip
-        """Adds one input row's products tap by tap; all of them are inside."""
-        g, m = self.g, self.multiplier
-        first = source.at((column * g.stride[2] - self.before) * self.pixel)
-        for tap in code.range(g.kernel[2]):
-            right = tap * (m * self.lanes)
-            factors = [
-                [weights.at(right).load(self.lanes, i * self.lanes) for i in range(m)]
-                for _, weights, _ in rows
-            ]
-            left = first.at(tap * (g.dilation[2] * self.pixel))
-            for c in range(width):
-                x = left.load_first(count, self.lanes, c * g.stride[2] * self.pixel)
-                for (sums, _, _), factor in zip(rows, factors, strict=True):
-                    for total, each in zip(sums[c], factor, strict=True):
-                        total.set(code.fma(x, each, total.get()))
-
-    def _slide(
-        self, code: Code, source: Value, column: Value, width: int,
-        rows: Sequence[tuple[list[list[Variable]], Value, Value | int]],
-    ) -> None:  # fmt: skip
-        """Adds one input row's products: input element j meets tap j - c of output column c."""
-        m, lanes, size = self.multiplier, self.lanes, self.width
-        taps = self.g.kernel[2]
-        start = column - self.before  # the input column of the tile's first tap
-
-        def steps(j: Value | int, count: int, columns: range) -> None:
-            x = [source.load(lanes, (start + (j + u)) * self.pixel) for u in range(count)]
-            for sums, weights, _ in rows:
-                right = weights.at(j * (m * lanes))
-                # From the weight of the last column's first element on, each loaded once.
-                for k in range(-columns[-1], count - columns[0]):
-                    meeting = [(u, u - k) for u in range(count) if u - k in columns]
-                    for i in range(m if meeting else 0):
-                        weight = right.load(lanes, (k * m + i) * lanes)
-                        for u, c in meeting:
-                            sums[c][i].set(code.fma(x[u], weight, sums[c][i].get()))
-
-        def edge(j: int, columns: range) -> None:
-            at = start + j
-            with code.when((at >= 0) & (at < size)):
-                steps(j, 1, columns)
-
-        for j in range(width - 1):
-            edge(j, range(max(0, j - taps + 1), j + 1))
-        low = code.larger(-start, width - 1)
-        high = code.smaller(code.integer(size) - start, taps)
-        whole = low + code.larger(high - low, 0) // _UNROLL * _UNROLL
-        for j in code.range(low, whole, _UNROLL):
-            steps(j, _UNROLL, range(width))
-        for j in code.range(whole, high):
-            steps(j, 1, range(width))
-        for j in range(max(taps, width - 1), taps + width - 1):
-            edge(j, range(j - taps + 1, width))
+                add(y, [(r, tail - r) for r in range(tail - taps + 1, rows)])
 
     # Storing --------------------------------------------------------------------------
 
@@ -485,16 +375,17 @@ class DepthwiseKernels:
             for r, line in enumerate(sums):
                 for c, filters in enumerate(line):
                     for i, total in enumerate(filters):
-                        at = i * self._kept_pixels() + r * g.columns + c
-                        place.store(total.get(), at * lanes)
+                        pixel = i * self._kept_pixels() + r * g.columns + c
+                        place.store(total.get(), pixel * lanes)
             return
-        pixel = self.channels * m
+        filters_in_all = self.channels * m
         plane = item.image * g.output[0] + item.depth
-        start = ((plane * g.rows + row) * g.columns + column) * pixel + block * (lanes * m)
+        start = ((plane * g.rows + row) * g.columns + column) * filters_in_all
+        start = start + block * (lanes * m)
         count = self._count(code, block)
         for r, line in enumerate(sums):
             for c, filters in enumerate(line):
-                at = start + (r * g.columns + c) * pixel
+                at = start + (r * g.columns + c) * filters_in_all
                 if m == 1:
                     put(code, self.spec, filters[0].get(), at, count, lanes)
                     continue

@@ -13,6 +13,7 @@ from convsmith.conv.geometry import Geometry
 from convsmith.conv.output import load_bias, put
 from convsmith.conv.spec import ConvSpec
 from convsmith.kernel.emit import Code, Unit, Value
+from convsmith.kernel.matrix import odd_pitch
 from convsmith.kernel.moving import gather_row_first, gather_row_last, transpose, zero
 from convsmith.kernel.target import Target
 from convsmith.kernel.tile import Tile
@@ -41,8 +42,20 @@ class DirectKernels:
         self.chunks = -(-self.all_panels // tiling.panels)
         self.bands = -(-self.g.rows // tiling.band)
         self.pixel = self.g.groups * self.g.channels  # elements of a pixel
-        self.line = self.g.padded[2] * self.pixel
+        self.pitch = self._pitch()
+        self.line = self.g.padded[2] * self.pitch
         self.steps = self.g.channels * math.prod(self.g.kernel)
+
+    def _pitch(self) -> int:
+        """Elements from one pixel of a patch to the next.
+
+        A tile reads all its pixels at each step. Where they would lie at multiples of 2048 bytes,
+        they fall into so few sets of the first cache that they push each other out.
+        """
+        apart = 4 * self.pixel * self.g.stride[2]
+        if self.in_place or apart % 2048:
+            return self.pixel
+        return odd_pitch(self.pixel, 16)
 
     # Around the kernels ---------------------------------------------------------------
 
@@ -103,15 +116,15 @@ class DirectKernels:
         z, y = plane - g.before[0], row - g.before[1]
         inside = (z >= 0) & (z < g.size[0]) & (y >= 0) & (y < g.size[1])
         with code.when(inside):
-            before = g.before[2] * self.pixel
-            after = (g.padded[2] - g.before[2] - g.size[2]) * self.pixel
+            before = g.before[2] * self.pitch
+            after = (g.padded[2] - g.before[2] - g.size[2]) * self.pitch
             zero(code, place, before, lanes)
-            zero(code, place.at(before + g.size[2] * self.pixel), after, lanes)
+            zero(code, place.at(before + g.size[2] * self.pitch), after, lanes)
             if self.spec.layout == "channels_last":
                 start = ((image * g.size[0] + z) * g.size[1] + y) * (g.size[2] * self.pixel)
                 gather_row_last(
                     code, code.pointer(X).at(start), place.at(before),
-                    width=g.size[2], channels=self.pixel, pixel=self.pixel, pitch=self.pixel,
+                    width=g.size[2], channels=self.pixel, pixel=self.pixel, pitch=self.pitch,
                     lanes=lanes,
                 )  # fmt: skip
             else:
@@ -119,7 +132,7 @@ class DirectKernels:
                 start = image * (plane_size * self.pixel) + (z * g.size[1] + y) * g.size[2]
                 gather_row_first(
                     code, code.pointer(X).at(start), place.at(before),
-                    width=g.size[2], channels=self.pixel, plane=plane_size, pitch=self.pixel,
+                    width=g.size[2], channels=self.pixel, plane=plane_size, pitch=self.pitch,
                     lanes=lanes,
                 )  # fmt: skip
         with code.unless(inside):
@@ -171,7 +184,7 @@ class DirectKernels:
             start = left.at(row * (g.stride[1] * self.line))
 
             def tile(column: Value | int, wide: int) -> None:
-                at = start.at(column * (g.stride[2] * self.pixel))
+                at = start.at(column * (g.stride[2] * self.pitch))
                 done = self._tile(code, at, plane, weights, count, wide)
                 self._store(code, done, panel, group, image, first_row + row, column, count, wide)
 
@@ -194,11 +207,11 @@ class DirectKernels:
         g, t = self.g, self.tiling
         tile = Tile(code, rows * columns, t.vectors, self.lanes)
         offsets = [
-            r * g.stride[1] * self.line + c * g.stride[2] * self.pixel
+            r * g.stride[1] * self.line + c * g.stride[2] * self.pitch
             for r in range(rows)
             for c in range(columns)
         ]
-        together = g.groups == 1 and g.dilation[2] == 1
+        together = self.pitch == g.channels and g.dilation[2] == 1
         run = g.channels * (g.kernel[2] if together else 1)
         for z in code.range(g.kernel[0]):
             for y in code.range(g.kernel[1]):
@@ -210,7 +223,7 @@ class DirectKernels:
                 else:
                     for x in code.range(g.kernel[2]):
                         tile.accumulate(
-                            row.at(x * (g.dilation[2] * self.pixel)), offsets,
+                            row.at(x * (g.dilation[2] * self.pitch)), offsets,
                             right.at(x * (g.channels * self.width)), run,
                         )  # fmt: skip
         return tile

@@ -18,7 +18,7 @@ from convsmith.conv.lines import gather_line, scatter_line
 from convsmith.conv.output import load_bias, put
 from convsmith.conv.spec import ConvSpec
 from convsmith.kernel.emit import Code, Unit, Value, Variable
-from convsmith.kernel.fourier import real_dft, real_inverse
+from convsmith.kernel.fourier import Places, real_dft, real_inverse
 from convsmith.kernel.target import Target
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class FftDepthwiseKernels:
         direct = t.whole and self.spec.layout == "channels_last" and not self.spec.channels % lanes
         if direct:
             pixels = ((image * g.size[1] + row) * g.size[2]) * self.spec.channels + channel
-            source, apart = code.pointer(X).at(pixels), self.spec.channels
+            source = Places(code.pointer(X).at(pixels), lanes, self.spec.channels)
         else:
             left: int | Value = 0 if t.whole else column - g.before[2]
 
@@ -166,12 +166,9 @@ class FftDepthwiseKernels:
                 )  # fmt: skip
 
             self._per_vector(code, channel, gather)
-            source, apart = line, lanes
-        real_dft(t.size, inputs).emit(
-            code,
-            lambda i: source.load(lanes, i * apart),
-            lambda i, value: place.store(value, i // 2 * self.read_pitch + i % 2 * lanes),
-        )
+            source = Places(line, lanes, lanes)
+        spectrum = Places(place, lanes, self.read_pitch, lanes)
+        real_dft(t.size, inputs).emit(code, source.load, spectrum.store)
 
     def _column(
         self, code: Code, spectra: Value, weights: Value, sums: Value, first: Value, top: Value,
@@ -230,9 +227,8 @@ class FftDepthwiseKernels:
             else:
                 line.store(value, i * lanes)
 
-        real_inverse(t.size, t.columns).emit(
-            code, lambda i: place.load(lanes, i // 2 * self.made_pitch + i % 2 * lanes), store
-        )
+        sums = Places(place, lanes, self.made_pitch, lanes)
+        real_inverse(t.size, t.columns).emit(code, sums.load, store)
         if direct:
             return
         left = code.smaller(code.integer(g.columns) - column, t.columns)

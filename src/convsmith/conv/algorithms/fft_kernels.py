@@ -23,7 +23,14 @@ from convsmith.conv.output import load_bias, put
 from convsmith.conv.spec import ConvSpec
 from convsmith.kernel.complex_tile import ComplexTile
 from convsmith.kernel.emit import Code, Unit, Value
-from convsmith.kernel.fourier import complex_dft, complex_inverse, real_dft, real_inverse
+from convsmith.kernel.fourier import (
+    Ends,
+    Places,
+    complex_dft,
+    complex_inverse,
+    real_dft,
+    real_inverse,
+)
 from convsmith.kernel.target import Target
 
 if TYPE_CHECKING:
@@ -33,7 +40,6 @@ __all__ = ["FftKernels"]
 
 _FILTERS: Final = 16  # filters transformed together when weights are packed: bounds the memory
 
-_Load = Callable[[int], Value]
 _Store = Callable[[int, Value], None]
 
 
@@ -90,9 +96,7 @@ class FftKernels:
     def workspace(self, batch: int, threads: int) -> int:
         """Returns what threads use for themselves, and what stands between phases."""
         if self.tiling.staged:
-            return (
-                batch * (self.transformed + self.all_panels * self.products) + threads * self.own
-            )
+            return batch * (self.transformed + self.all_panels * self.products) + threads * self.own
         return threads * (self.own + self.transformed + self.products)
 
     def phases(self, batch: int) -> list[tuple[str, int]]:
@@ -237,46 +241,38 @@ class FftKernels:
         for tile in code.range(t.columns):
             for channel in code.range(0, t.chunk, self.lanes):
                 source = patch.at(tile * (t.m[1] * t.chunk) + channel)
-                self._forward(code, source, buffer, transformed.at(tile * (2 * self.deep) + channel))
+                self._forward(
+                    code, source, buffer, transformed.at(tile * (2 * self.deep) + channel)
+                )
 
     def _forward(self, code: Code, source: Value, buffer: Value, place: Value) -> None:
         """Transforms one tile of one vector of channels."""
         t, lanes = self.tiling, self.lanes
         down, across = t.size
 
-        def slot(first: int | Value) -> _Store:
-            at = place.at(first * self.left_slot)
-            return lambda i, value: at.store(value, i // 2 * self.left_slot + i % 2 * self.deep)
+        def slots(first: int | Value) -> Places:
+            return Places(place.at(first * self.left_slot), lanes, self.left_slot, self.deep)
 
         if min(t.size) == 1:
-            apart = t.chunk if down == 1 else self.line
-            real_dft(max(t.size)).emit(code, lambda i: source.load(lanes, i * apart), slot(0))
+            pixels = Places(source, lanes, t.chunk if down == 1 else self.line)
+            real_dft(max(t.size)).emit(code, pixels.load, slots(0).store)
             return
         for row in code.range(down):
-            pixels, to = source.at(row * self.line), buffer.at(row * (across * lanes))
-            real_dft(across).emit(
-                code,
-                lambda i, pixels=pixels: pixels.load(lanes, i * t.chunk),
-                lambda i, value, to=to: to.store(value, i * lanes),
-            )
+            pixels = Places(source.at(row * self.line), lanes, t.chunk)
+            spectrum = Places(buffer.at(row * (across * lanes)), lanes, lanes)
+            real_dft(across).emit(code, pixels.load, spectrum.store)
         for j in code.range(2):
-            column = buffer.at(j * lanes)
-            special, others = slot(j), slot(2 + j * self.inner)
-            real_dft(down).emit(
-                code,
-                lambda i, column=column: column.load(lanes, i * (across * lanes)),
-                lambda i, value, special=special, others=others: (
-                    special(i, value) if i < 2 else others(i - 2, value)
-                ),
-            )
+            ends = Ends(slots(j), slots(2 + j * self.inner))
+            real_dft(down).emit(code, self._column(buffer, j).load, ends.store)
         for k in code.range(1, across // 2):
-            complex_dft(down).emit(
-                code, self._complex(buffer.at(k * (2 * lanes))).load,
-                slot((k - 1) * down + (2 + 2 * self.inner)),
-            )  # fmt: skip
+            to = slots((k - 1) * down + (2 + 2 * self.inner))
+            complex_dft(down).emit(code, self._column(buffer, k, parts=True).load, to.store)
 
-    def _complex(self, column: Value) -> _Column:
-        return _Column(column, self.tiling.size[1] * self.lanes, self.lanes)
+    def _column(self, buffer: Value, k: Value, *, parts: bool = False) -> Places:
+        """Returns the column of a buffer of one real frequency, 0 or 1, or of a complex one."""
+        lanes = self.lanes
+        at = buffer.at(k * (2 * lanes if parts else lanes))
+        return Places(at, lanes, self.tiling.size[1] * lanes, lanes if parts else 0)
 
     # Products -------------------------------------------------------------------------
 
@@ -384,54 +380,32 @@ class FftKernels:
         if down == 1:
             return
         if across == 1:
-            real_inverse(down, t.m[0]).emit(
-                code, self._slot(source, 0), lambda i, value: buffer.store(value, i * lanes)
-            )
+            to = Places(buffer, lanes, lanes)
+            real_inverse(down, t.m[0]).emit(code, self._sums(source, 0).load, to.store)
             return
         for j in code.range(2):
-            column = buffer.at(j * lanes)
-            special, others = self._slot(source, j), self._slot(source, 2 + j * self.inner)
-            real_inverse(down, t.m[0]).emit(
-                code,
-                lambda i, special=special, others=others: (
-                    special(i) if i < 2 else others(i - 2)
-                ),
-                lambda i, value, column=column: column.store(value, i * (across * lanes)),
-            )
+            ends = Ends(self._sums(source, j), self._sums(source, 2 + j * self.inner))
+            real_inverse(down, t.m[0]).emit(code, ends.load, self._column(buffer, j).store)
         for k in code.range(1, across // 2):
-            complex_inverse(down, t.m[0]).emit(
-                code, self._slot(source, (k - 1) * down + (2 + 2 * self.inner)),
-                self._complex(buffer.at(k * (2 * lanes))).store,
-            )  # fmt: skip
+            sums = self._sums(source, (k - 1) * down + (2 + 2 * self.inner))
+            to = self._column(buffer, k, parts=True)
+            complex_inverse(down, t.m[0]).emit(code, sums.load, to.store)
 
-    def _slot(self, source: Value, first: int | Value) -> _Load:
-        at = source.at(first * self.sum_slot)
-        return lambda i: at.load(self.lanes, i // 2 * self.sum_slot + i % 2 * self.width)
+    def _sums(self, source: Value, first: int | Value) -> Places:
+        return Places(source.at(first * self.sum_slot), self.lanes, self.sum_slot, self.width)
 
     def _inverse_row(
         self, code: Code, source: Value, buffer: Value, line: Value, store: _Store
     ) -> None:
+        """Transforms one row of a tile back; the rows' columns are in the buffer already."""
         t, lanes = self.tiling, self.lanes
         down, across = t.size
         if across == 1:
             store(0, buffer.load(lanes, line * lanes))
             return
-        pixels = buffer.at(line * (across * lanes))
-        load = (lambda i: pixels.load(lanes, i * lanes)) if down > 1 else self._slot(source, 0)
-        real_inverse(across, t.m[1]).emit(code, load, store)
-
-
-class _Column:
-    """A column of complex numbers: parts of a number lie together, numbers ``pitch`` apart."""
-
-    def __init__(self, base: Value, pitch: int, lanes: int) -> None:
-        self._base, self._pitch, self._lanes = base, pitch, lanes
-
-    def load(self, i: int) -> Value:
-        return self._base.load(self._lanes, i // 2 * self._pitch + i % 2 * self._lanes)
-
-    def store(self, i: int, value: Value) -> None:
-        self._base.store(value, i // 2 * self._pitch + i % 2 * self._lanes)
+        row = Places(buffer.at(line * (across * lanes)), lanes, lanes)
+        made = row if down > 1 else self._sums(source, 0)
+        real_inverse(across, t.m[1]).emit(code, made.load, store)
 
 
 def _round(elements: int) -> int:

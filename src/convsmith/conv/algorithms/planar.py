@@ -45,6 +45,7 @@ class PlanarTiling:
         band: Output rows of one item.
         panels: Panels of ``filters`` filters of one item, all of one group.
         spans: Items that share the columns of a band.
+        folded: Whether a vector holds two short rows; the tile is the whole plane then.
     """
 
     filters: int
@@ -53,12 +54,14 @@ class PlanarTiling:
     band: int
     panels: int
     spans: int
+    folded: bool = False
 
     def __str__(self) -> str:
         spans = f" spans {self.spans}" if self.spans > 1 else ""
+        folded = " folded" if self.folded else ""
         return (
             f"{self.filters}x{self.rows}x{self.vectors} band {self.band} panels {self.panels}"
-            f"{spans}"
+            f"{spans}{folded}"
         )
 
 
@@ -86,9 +89,20 @@ class Planar:
         """Returns a tile that shares loaded rows, and one of wider rows."""
         g = Geometry.of(spec)
         room = 24 if target.registers >= 32 else 10
-        filters = _even(g.filters, 8 if room > 10 else 4)
         wide = -(-g.columns // target.lanes)
         found: dict[PlanarTiling, None] = {}
+        pairs = -(-g.rows // 2)
+        if g.rows > 1 and 2 * g.columns <= target.lanes > g.size[2] and 2 * pairs <= room:
+            filters = _even(g.filters, room // pairs)
+            if pairs * filters * g.kernel[1] * g.kernel[2] <= _CODE:
+                panels = -(-g.filters // filters)
+                found[
+                    PlanarTiling(
+                        filters=filters, rows=g.rows, vectors=1, band=g.rows, panels=panels,
+                        spans=1, folded=True,
+                    )
+                ] = None  # fmt: skip
+        filters = _even(g.filters, 8 if room > 10 else 4)
         for most in (2, 4):
             vectors = _even(wide, min(most, max(1, room // filters)))
             rows = min(8, max(1, room // (filters * vectors)))

@@ -59,7 +59,7 @@ class PlanarKernels:
         self.taps = math.prod(g.kernel)
         self.columns = self._cut()
         self.keeps_weights = (
-            g.channels == self.chunks == tiling.panels == 1
+            g.channels == g.kernel[0] == self.chunks == tiling.panels == 1
             and self.taps * tiling.filters <= _KEPT
             and target.registers >= 32
         )
@@ -128,17 +128,13 @@ class PlanarKernels:
         kept: list[Value] = []
         if self.keeps_weights:
             place = code.pointer(WEIGHTS).at(group * (self.taps * t.filters))
-            kept = [
-                code.splat(place.load(1, i), self.lanes) for i in range(self.taps * t.filters)
-            ]
+            kept = [code.splat(place.load(1, i), self.lanes) for i in range(self.taps * t.filters)]
 
         def tiles(row: Value, count: int) -> None:
             for run in self.columns:
                 for column in self._columns(code, run, span):
                     for panel in code.range(first_panel, last_panel):
-                        self._tile(
-                            code, image, depth, group, panel, row, count, column, run, kept
-                        )
+                        self._tile(code, image, depth, group, panel, row, count, column, run, kept)
 
         full = rows // t.rows
         for r in code.range(full):
@@ -159,7 +155,9 @@ class PlanarKernels:
         else:
             low = (span * run.count) // spans
             high = ((span + 1) * run.count) // spans
-            yield from code.range(low * run.width + run.first, high * run.width + run.first, run.width)
+            yield from code.range(
+                low * run.width + run.first, high * run.width + run.first, run.width
+            )
 
     def _tile(
         self, code: Code, image: Value, depth: Value, group: Value, panel: Value, row: Value,
@@ -168,12 +166,13 @@ class PlanarKernels:
         g, t = self.g, self.tiling
         filter_ = group * g.filters + panel * t.filters
         vectors = -(-run.width // self.lanes)
+        lines_held = -(-rows // 2) if t.folded else rows
         sums: Sums = []
         for f in range(t.filters):
             start = code.splat(0.0, self.lanes)
             if self.spec.bias:
                 start = code.splat(code.pointer(BIAS).load(1, filter_ + f), self.lanes)
-            sums.append([[code.variable(start) for _ in range(vectors)] for _ in range(rows)])
+            sums.append([[code.variable(start) for _ in range(vectors)] for _ in range(lines_held)])
         size = math.prod(g.size)
         weights = code.pointer(WEIGHTS).at(
             (group * self.panels + panel) * (g.channels * self.taps * t.filters)
@@ -208,6 +207,11 @@ class PlanarKernels:
         g = self.g
         plane = (image * (g.groups * g.filters) + filter_) * g.output[0] + depth
         at = (plane * g.rows + row) * g.columns + column
+        if self.tiling.folded:
+            for pair, (total,) in enumerate(lines):
+                count = min(2, g.rows - 2 * pair) * g.columns
+                put(code, self.spec, total.get(), at + 2 * pair * g.columns, count, self.lanes)
+            return
         for r, line in enumerate(lines):
             for v, total in enumerate(line):
                 count = min(self.lanes, run.width - v * self.lanes)
@@ -224,6 +228,9 @@ class PlanarKernels:
     ) -> None:  # fmt: skip
         """Adds the products of one plane with one plane of the kernel."""
         g = self.g
+        if self.tiling.folded:
+            self._folded(code, plane.at(g.before[2]), weights, sums, kept)
+            return
         taps, size, step, stride = g.kernel[1], g.size[1], g.dilation[1], g.stride[1]
         rows = len(sums[0])
         start = row * stride - g.before[1]
@@ -231,9 +238,9 @@ class PlanarKernels:
         if rows == 1 and not kept:
             low = (code.larger(-start, 0) + (step - 1)) // step
             high = (code.larger(code.integer(size) - start, 0) + (step - 1)) // step
-            for tap in code.range(low, code.smaller(high, taps)):
-                line = plane.at((start + tap * step) * g.size[2])
-                self._row(code, line, run, sums, [(0, weights.at(tap * tap_row), ())])
+            for ky in code.range(low, code.smaller(high, taps)):
+                line = plane.at((start + ky * step) * g.size[2])
+                self._row(code, line, run, sums, [(0, weights.at(ky * tap_row), ())])
             return
         outside = g.before[1] or (g.rows - 1) * stride + g.reach[1] > size
         for offset in sorted({r * stride + tap * step for r in range(rows) for tap in range(taps)}):
@@ -267,6 +274,45 @@ class PlanarKernels:
                     weight = own[at] if own else code.splat(weights.load(1, at), lanes)
                     for each, total in zip(x, lines[r], strict=True):
                         total.set(code.fma(each, weight, total.get()))
+
+    def _folded(
+        self, code: Code, plane: Value, weights: Value, sums: Sums, kept: Sequence[Value]
+    ) -> None:
+        """Adds the products of one plane, two output rows to a vector, all of them at once."""
+        g, lanes, filters = self.g, self.lanes, self.tiling.filters
+        zeros = code.splat(0.0, lanes)
+        loaded: dict[int, Value] = {}
+
+        def line(y: int) -> Value:
+            """Returns an input row, zeros behind it: there is room for one at least."""
+            if not 0 <= y < g.size[1]:
+                return zeros
+            if y not in loaded:
+                loaded[y] = plane.load_lanes(0, g.size[2], lanes, y * g.size[2])
+            return loaded[y]
+
+        def picked(y: int, tap: int) -> Value:
+            first = tap * g.dilation[2] - g.before[2]
+            source = [first + c * g.stride[2] for c in range(g.columns)]
+            inside = [x if 0 <= x < g.size[2] else g.size[2] for x in source]
+            rest = [g.size[2]] * (lanes - 2 * g.columns)
+            chosen = inside + [lanes + x for x in inside] + rest
+            return code.shuffle(line(y), line(y + g.stride[1]), chosen)
+
+        made: dict[tuple[int, int], Value] = {}
+        for pair in range(len(sums[0])):
+            for ky in range(g.kernel[1]):
+                y = 2 * pair * g.stride[1] + ky * g.dilation[1] - g.before[1]
+                if not (0 <= y < g.size[1] or 0 <= y + g.stride[1] < g.size[1]):
+                    continue
+                for kx in range(g.kernel[2]):
+                    if (y, kx) not in made:
+                        made[y, kx] = picked(y, kx)
+                    for f, lines in enumerate(sums):
+                        at = (ky * g.kernel[2] + kx) * filters + f
+                        weight = kept[at] if kept else code.splat(weights.load(1, at), lanes)
+                        total = lines[pair][0]
+                        total.set(code.fma(made[y, kx], weight, total.get()))
 
     def _column_vector(
         self, code: Code, line: Value, run: _Columns, tap: int, vector: int,

@@ -34,6 +34,8 @@ _UNIT_ROUNDOFF: Final = 2.0**-24
 _FEW_PIXELS: Final = 64  # a block of fewer is not worth reading the weights again
 _SMALL_MAP: Final = 20  # vectors of pixels of a map whose last vector may cost much
 
+_DEEP: Final = 512  # channels: as many runs of memory, and pages, are one tile's pixels in place
+
 Way = Literal["place", "local", "staged"]
 
 
@@ -101,8 +103,8 @@ class Pointwise:
                 ways = [(high, True, "staged"), (wide, True, "staged")]
             else:
                 ways = [(high, True, "place"), (wide, True, "place")]
-                if pixels * 4 % 2048 == 0:
-                    ways.append((wide, True, "local"))
+                if pixels * 4 % 2048 == 0 or g.channels >= _DEEP:
+                    ways.append((high, True, "local"))
             if -(-pixels // lanes) <= _SMALL_MAP and g.filters >= lanes // 2:
                 ways = [(high, False, "staged"), (wide, False, "staged"), ways[1]]
         return tuple(

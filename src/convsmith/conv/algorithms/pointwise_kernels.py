@@ -49,9 +49,7 @@ class PointwiseKernels:
 
     def pack(self, weights: NDArray[Any]) -> NDArray[Any]:
         """Returns the weights as the tiles read them."""
-        return self.product.pack(
-            weights.reshape(self.g.groups, self.g.filters, self.g.channels)
-        )
+        return self.product.pack(weights.reshape(self.g.groups, self.g.filters, self.g.channels))
 
     def _local(self) -> int:
         """Elements of a thread's copy of its pixels, whole cache lines."""
@@ -179,9 +177,7 @@ class PointwiseKernels:
     ) -> None:
         """Copies the channels of one group, pixel by pixel."""
         g = self.g
-        source = code.pointer(X).at(
-            image * (math.prod(g.size) * self.every) + group * g.channels
-        )
+        source = code.pointer(X).at(image * (math.prod(g.size) * self.every) + group * g.channels)
         begin, end = (self.parts.start_of(code, part) for part in (first, last))
         for pixel in code.range(begin, end):
             if max(g.stride) == 1:
@@ -216,7 +212,9 @@ class PointwiseKernels:
             staged = t.way == "staged"
             source = code.pointer(WORKSPACE if staged else X)
             matrix = (self.every if self.flat else self.plane) * self.pitch
-            base = source.at(image * matrix + group * (g.channels * (self.pitch if self.flat else 1)))
+            base = source.at(
+                image * matrix + group * (g.channels * (self.pitch if self.flat else 1))
+            )
             step = unit if self.flat else self.pitch
         self.product.write(
             code, image=image, group=group,
@@ -227,4 +225,3 @@ class PointwiseKernels:
             parts=self.parts, pixels=(first, last), operand=lambda pixel: base.at(pixel * step),
             pitch=pitch, origin=code.integer(0), total=self.plane,
         )  # fmt: skip
-

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ class Product:
         parts = [
             np.swapaxes(full[group, low:high], 0, 1).reshape(-1)
             for group in range(groups)
-            for low, high in zip(cuts, cuts[1:], strict=False)
+            for low, high in pairwise(cuts)
         ]
         return np.concatenate(parts)
 
@@ -138,17 +139,13 @@ class Product:
                     tile = Tile(code, count, size, self.lanes)
                     offsets = [r * (pitch or self.depth) for r in range(count)]
                     tile.accumulate(operand(pixel), offsets, at, self.depth)
-                    self.store_filters(
-                        code, tile, image, group, first * self.lanes, origin + pixel
-                    )
+                    self.store_filters(code, tile, image, group, first * self.lanes, origin + pixel)
 
             ragged = total % self.lanes
             if not self.pixels_in_lanes or not ragged:
                 parts.each(code, *pixels, some_pixels)
                 return
-            low, high = (
-                edge if isinstance(edge, Value) else code.integer(edge) for edge in pixels
-            )
+            low, high = (edge if isinstance(edge, Value) else code.integer(edge) for edge in pixels)
             parts.each(code, low, code.smaller(high, parts.count - 1), some_pixels)
             with code.when(high.equals(parts.count)):
                 some_pixels(code.integer(parts.start(parts.count - 1)), parts.short, ragged)
@@ -182,7 +179,9 @@ class Product:
         filter_ = group * g.filters + first
         left = code.integer(g.filters) - first
         ragged = g.filters % lanes != 0
-        biases = [load_bias(code, self.spec, filter_ + v * lanes, lanes) for v in range(tile.vectors)]
+        biases = [
+            load_bias(code, self.spec, filter_ + v * lanes, lanes) for v in range(tile.vectors)
+        ]
 
         def biased(v: int, value: Value) -> Value:
             bias = biases[v]

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convsmith.conv.algorithm import Lowered, Operations
+from convsmith.conv.algorithms.winograd_error import error_bound, error_ratio
 from convsmith.conv.algorithms.winograd_kernels import WinogradKernels
 from convsmith.conv.geometry import Geometry
 from convsmith.conv.spec import ConvSpec
@@ -31,8 +32,11 @@ from convsmith.kernel.transforms import operation_count
 
 __all__ = ["Winograd", "WinogradTiling"]
 
-_UNIT_ROUNDOFF: Final = 2.0**-24
-_ALPHAS: Final = (6, 8, 4)  # sizes of a transformed tile per axis; 8 is the limit of float32
+_ALPHA: Final = 8  # the largest transformed tile per axis: the limit of float32
+_ACCURATE: Final = 1.25  # error ratio
+_OFFERED: Final = 4  # tilings of a spec that are worth measuring
+_SMALLEST_GROUP: Final = 8
+_LARGEST_WORKSPACE: Final = 256 << 20  # bytes between the phases of the staged schedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +77,69 @@ def _transforms(spec: ConvSpec, tiling: WinogradTiling) -> tuple[Transform, Tran
     return transform(tiling.m[0], kernel[1]), transform(tiling.m[1], kernel[2])
 
 
+def _sizes(outputs: int, taps: int) -> tuple[int, ...]:
+    """Returns the outputs per tile that one axis may have: those that no smaller tile covers."""
+    if taps == 1:
+        return (1,)
+    largest = _ALPHA - taps + 1
+    # A larger tile that leaves as many tiles only adds work.
+    fewest = {-(-outputs // m): m for m in range(largest, 1, -1)}
+    return tuple(sorted(fewest.values()))
+
+
+def _products(g: Geometry, m: tuple[int, int]) -> int:
+    """Returns how many elements the transformed tiles of one image and channel have."""
+    return math.prod(
+        -(-outputs // size) * (size + taps - 1)
+        for outputs, size, taps in zip((g.rows, g.columns), m, g.kernel[1:], strict=True)
+    )
+
+
+def _held(spec: ConvSpec, target: Target, tiling: WinogradTiling) -> int:
+    """Returns the bytes of all transformed tiles and their products."""
+    g, lanes = Geometry.of(spec), target.lanes
+    vectors = -(-g.channels // lanes) + -(-g.filters // lanes)
+    return 4 * lanes * g.batch * g.groups * _products(g, tiling.m) * vectors
+
+
+def _cycles(spec: ConvSpec, target: Target, threads: int, tiling: WinogradTiling) -> float:
+    """Returns a prediction of one thread's time, in vector operations.
+
+    The products; the transforms, whose loads and stores count as well; weights that do not stay in
+    the second-level cache; and, if staged, what goes through the last level. Memory is taken to
+    move half a vector in the time of one operation.
+    """
+    g, lanes = Geometry.of(spec), target.lanes
+    images = g.batch * g.groups
+    ty, tx = _transforms(spec, tiling)
+    elements = ty.alpha * tx.alpha
+    high, wide = -(-g.rows // ty.m), -(-g.columns // tx.m)
+    tiles = images * high * wide
+    deep, filters = -(-g.channels // lanes), -(-g.filters // lanes)
+    count = tiling.rows * tiling.columns
+    blocks = images * -(-high // tiling.rows) * -(-wide // tiling.columns)
+    rounds = -(-blocks // threads) * threads if not tiling.staged else blocks
+    sums = tiling.height * tiling.vectors
+    products = rounds * count * elements * g.channels * filters * max(1.0, 8 / sums)
+    transforms = 0.0
+    for matrix, times, vectors in (
+        (ty.inputs, tx.alpha, deep), (tx.inputs, ty.alpha, deep),
+        (ty.outputs, tx.alpha, filters), (tx.outputs, ty.m, filters),
+    ):  # fmt: skip
+        steps = sum(operation_count(matrix)) + len(matrix) + len(matrix[0])
+        transforms += tiles * times * vectors * steps
+    weights = elements * g.channels * filters
+    passed = 0.0
+    if weights * lanes * 4 > target.level2 // 2:
+        often = blocks if not tiling.staged else 1
+        passed += 2.0 * weights * often * (1 if weights * lanes * 4 <= target.level3 else 2)
+    if tiling.staged:
+        held = _held(spec, target, tiling)
+        if held > target.level2:
+            passed += 4.0 * held / (4 * lanes) * (1 if held <= target.level3 // 2 else 3)
+    return (max(products, passed) + 0.25 * min(products, passed) + transforms) / threads
+
+
 class Winograd:
     """Dense kernels of 2 to 7 taps per axis, stride 1."""
 
@@ -85,8 +152,10 @@ class Winograd:
             return "its tiles need stride 1"
         if set(spec.dilation) != {1}:
             return "its tiles need dilation 1"
-        if spec.groups != 1:
-            return "its products need all channels in one group"
+        if g.groups > 1 and min(g.channels, g.filters) < _SMALLEST_GROUP:
+            return (
+                f"groups below {_SMALLEST_GROUP} channels or filters leave its products too small"
+            )
         if g.kernel[0] != 1 or g.output[0] != 1:
             return "it is written for one or two spatial axes"
         if max(g.kernel) == 1:
@@ -96,26 +165,22 @@ class Winograd:
         return ""
 
     def tilings(self, spec: ConvSpec, target: Target, threads: int) -> tuple[WinogradTiling, ...]:
-        """Returns both schedules for tile sizes that leave little waste."""
+        """Returns the most promising sizes of tiles in both schedules, by predicted time."""
         g = Geometry.of(spec)
-        found: list[tuple[float, WinogradTiling]] = []
-        sizes = {self._sizes(g, alpha) for alpha in _ALPHAS}
-        for m in sorted(size for size in sizes if size):
-            for staged in (False, True):
-                tiling = self._tiling(spec, target, threads, m, staged)
-                if tiling is not None:
-                    found.append((self._effort(spec, tiling), tiling))
-        found.sort(key=lambda pair: pair[0])
-        return tuple(tiling for _, tiling in found)
-
-    @staticmethod
-    def _sizes(g: Geometry, alpha: int) -> tuple[int, int] | tuple[()]:
-        made = tuple(1 if taps == 1 else alpha - taps + 1 for taps in (g.kernel[1], g.kernel[2]))
-        return (
-            (made[0], made[1])
-            if all(m >= 2 or k == 1 for m, k in zip(made, g.kernel[1:], strict=True))
-            else ()
-        )
+        down, across = _sizes(g.rows, g.kernel[1]), _sizes(g.columns, g.kernel[2])
+        alike = g.rows == g.columns and g.kernel[1] == g.kernel[2]
+        sizes = [m for m in product(down, across) if not alike or m[0] <= m[1]]
+        fused = [self._tiling(spec, target, threads, m, False) for m in sizes]
+        staged = [self._tiling(spec, target, threads, m, True) for m in sizes]
+        fitting = [t for t in staged if t and _held(spec, target, t) <= _LARGEST_WORKSPACE]
+        possible = [t for t in (*fused, *(fitting if any(fused) else staged)) if t]
+        possible.sort(key=lambda tiling: _cycles(spec, target, threads, tiling))
+        # The other schedule and one as accurate as direct convolution have a place in any case.
+        other = [t for t in possible if t.staged != possible[0].staged]
+        accurate = [t for t in possible if self.error_ratio(spec, t) <= _ACCURATE]
+        likely = [possible[0], *other[:1], *accurate[:1], *possible]
+        chosen = tuple(dict.fromkeys(likely))[:_OFFERED]
+        return tuple(sorted(chosen, key=possible.index))
 
     def _tiling(
         self, spec: ConvSpec, target: Target, threads: int, m: tuple[int, int], staged: bool
@@ -128,32 +193,31 @@ class Winograd:
         vectors = min(vectors, -(-g.filters // lanes))
         deep = -(-g.channels // lanes) * lanes
         if staged:
-            most = high * wide
+            rows, columns = high, wide
         else:
             most = max(3 * target.level2 // 4 // (4 * xi * (deep + vectors * lanes)), 1)
             if most < min(6, high * wide):
                 return None  # a block in the cache would be too small to be worth the weights' way
-            most = min(most, max(height, high * wide * g.batch // (2 * threads)))
-        columns = -(-wide // -(-wide // most))
-        rows = max(1, min(high, most // columns)) if columns == wide else 1
-        if staged:
-            rows, columns = high, wide
+            most = min(most, max(height, high * wide * g.batch * g.groups // (2 * threads)))
+            columns = -(-wide // -(-wide // most))
+            rows = max(1, min(high, most // columns)) if columns == wide else 1
+            rows = -(-high // -(-high // rows))
         count = rows * columns
         height = -(-count // -(-count // height))
         chunks = deep // lanes
-        chunk = (
-            deep if g.channels % lanes else lanes * max(c for c in (1, 2, 3, 4) if chunks % c == 0)
-        )
+        if g.channels % lanes:
+            chunk = deep
+        elif spec.layout == "channels_first":
+            chunk = lanes  # a patch of one transpose stays in the first-level cache
+        else:
+            chunk = lanes * max(c for c in (1, 2, 3, 4) if chunks % c == 0)
         all_panels = -(-g.filters // (vectors * lanes))
-        items = g.batch * xi * all_panels
+        items = g.groups * xi * all_panels
         panels = min(all_panels, max(1, items // (24 * threads)))
         return WinogradTiling(
             m=m, rows=rows, columns=columns, height=height, vectors=vectors, chunk=chunk,
             panels=panels if staged else all_panels, staged=staged,
         )  # fmt: skip
-
-    def _effort(self, spec: ConvSpec, tiling: WinogradTiling) -> float:
-        return self.operations(spec, tiling).mults
 
     def operations(self, spec: ConvSpec, tiling: WinogradTiling) -> Operations:
         """Returns products of transformed tiles and both transforms; border tiles count whole."""
@@ -172,26 +236,22 @@ class Winograd:
         return Operations(mults=mults, adds=adds)
 
     def error_ratio(self, spec: ConvSpec, tiling: WinogradTiling) -> float:
-        """Returns the product of both axes' amplifications."""
-        ty, tx = _transforms(spec, tiling)
-        return max(1.0, ty.amplification * tx.amplification)
+        """Returns the expected rms error over direct convolution's, within a factor of 1.5.
+
+        See :mod:`convsmith.conv.algorithms.winograd_error`.
+        """
+        return max(1.0, error_ratio(*_transforms(spec, tiling), Geometry.of(spec).channels))
 
     def error_bound(self, spec: ConvSpec, tiling: WinogradTiling) -> float:
-        """Returns a bound over sum |w| |x|: norms of the matrices times the lengths of the sums.
+        """Returns a bound of an output's error over the sum of |w| max |x|.
 
-        Barabasz et al. 2018, theorem 4, for two axes and the sum over channels.
+        The maximum is over the input tile of the output, channel by channel: what lies beside the
+        taps in the tile takes part in the rounding.
         """
-        ty, tx = _transforms(spec, tiling)
-        g = Geometry.of(spec)
-        steps, growth = g.channels + 1, 1.0
-        for t in (ty, tx):
-            for matrix in (t.inputs, t.outputs, t.filters):
-                growth *= max(sum(abs(float(e)) for e in row) for row in matrix)
-                steps += max(sum(1 for e in row if e) for row in matrix) + 1
-        return steps * growth * _UNIT_ROUNDOFF
+        return error_bound(*_transforms(spec, tiling), Geometry.of(spec).channels)
 
     def spread(self, spec: ConvSpec, tiling: WinogradTiling) -> tuple[int, ...]:
-        """Returns the tile: a NaN or Inf reaches all outputs of every tile that reads it."""
+        """Returns the tile: a NaN or Inf stays within the tiles that read it, and may fill them."""
         return tiling.m[2 - spec.rank :]
 
     def reference(
@@ -207,21 +267,20 @@ class Winograd:
         )
         if spec.layout == "channels_last":
             x = np.moveaxis(x, -1, 1)
-        x = x.reshape(g.batch, g.channels, *g.size[1:])
+        x = x.reshape(g.batch, g.groups, g.channels, *g.size[1:])
         high, wide = -(-g.rows // ty.m), -(-g.columns // tx.m)
         room = (high * ty.m + ty.r - 1, wide * tx.m + tx.r - 1)
-        grid = np.zeros((g.batch, g.channels, *room), x.dtype)
-        inside = x[:, :, : room[0] - g.before[1], : room[1] - g.before[2]]
-        grid[:, :, g.before[1] :, g.before[2] :][:, :, : inside.shape[2], : inside.shape[3]] = (
-            inside
-        )
-        filters = gy @ w.reshape(g.filters, g.channels, ty.r, tx.r) @ gx.T
-        y = np.zeros((g.batch, g.filters, high * ty.m, wide * tx.m), x.dtype)
+        grid = np.zeros((*x.shape[:3], *room), x.dtype)
+        inside = x[..., : room[0] - g.before[1], : room[1] - g.before[2]]
+        inner = grid[..., g.before[1] :, g.before[2] :]
+        inner[..., : inside.shape[-2], : inside.shape[-1]] = inside
+        filters = gy @ w.reshape(g.groups, g.filters, g.channels, ty.r, tx.r) @ gx.T
+        y = np.zeros((g.batch, g.groups, g.filters, high * ty.m, wide * tx.m), x.dtype)
         for i, j in product(range(0, high * ty.m, ty.m), range(0, wide * tx.m, tx.m)):
-            tile = by @ grid[:, :, i : i + ty.alpha, j : j + tx.alpha] @ bx.T
-            sums = np.einsum("kcab,ncab->nkab", filters, tile)
-            y[:, :, i : i + ty.m, j : j + tx.m] = ay @ sums @ ax.T
-        y = y[:, :, : g.rows, : g.columns].reshape(g.batch, g.filters, *spec.output)
+            tile = by @ grid[..., i : i + ty.alpha, j : j + tx.alpha] @ bx.T
+            sums = np.einsum("gkcab,ngcab->ngkab", filters, tile)
+            y[..., i : i + ty.m, j : j + tx.m] = ay @ sums @ ax.T
+        y = y[..., : g.rows, : g.columns].reshape(g.batch, spec.filters, *spec.output)
         return np.moveaxis(y, 1, -1) if spec.layout == "channels_last" else y
 
     def lower(self, spec: ConvSpec, target: Target, tiling: WinogradTiling) -> Lowered:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["WinogradKernels"]
 
 _STRAIGHT: Final = 36  # transforms of more elements are loops over a buffer
+_PACKED: Final = 1 << 21  # float64 elements of transformed weights that are made at a time
 
 _Matrix = Sequence[Sequence[Fraction]]
 Index = int | Value
@@ -39,15 +40,28 @@ class _Grid:
     """Vectors in memory by row and column."""
 
     base: Value
-    row: int  # elements from one row to the next
-    column: int  # elements from one column to the next
+    row: Index  # elements from one row to the next
+    column: Index  # elements from one column to the next
     lanes: int
 
     def load(self, i: Index, j: Index) -> Value:
-        return self.base.at(j * self.column + i * self.row).load(self.lanes)
+        return self.base.at(self._offset(i, j)).load(self.lanes)
 
     def store(self, i: Index, j: Index, value: Value) -> None:
-        self.base.at(j * self.column + i * self.row).store(value)
+        self.base.at(self._offset(i, j)).store(value)
+
+    def _offset(self, i: Index, j: Index) -> Index:
+        return j * self.column + i * self.row
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a block lies."""
+
+    image: Value
+    group: Value
+    row: Value  # of tiles, the first
+    column: Value
 
 
 class WinogradKernels:
@@ -66,32 +80,50 @@ class WinogradKernels:
         self.width = tiling.vectors * self.lanes
         self.all_panels = -(-g.filters // self.width)
         self.patch_columns = (tiling.columns - 1) * self.tx.m + self.tx.alpha
-        self.line = self.patch_columns * tiling.chunk
+        self.line = _odd_lines(self.patch_columns * tiling.chunk)
         gathered = 1 if tiling.staged else tiling.rows
         self.patch = _round(((gathered - 1) * self.ty.m + self.ty.alpha) * self.line)
         # Rows of pixels are read in groups of `lanes`, the last one past the end.
         self.strip = _round((self.ty.m * tiling.columns * self.tx.m + self.lanes) * self.lanes)
-        self.transformed = _round(self.elements * self.tiles * self.deep)  # of one block
-        self.products = _round(self.elements * self.tiles * self.width)  # of one block and panel
+        # From one element of the transformed tiles, and of the products, to the next.
+        self.element_in = _odd_lines(self.tiles * self.deep)
+        self.element_out = _odd_lines(self.tiles * self.width)
+        self.transformed = self.elements * self.element_in  # of one block
+        self.products = self.elements * self.element_out  # of one block and panel
+        self.weights = self.all_panels * self.elements * g.channels * self.width  # of one group
 
     # Around the kernels ---------------------------------------------------------------
 
     def pack(self, weights: NDArray[Any]) -> NDArray[Any]:
-        """Returns G g G^T, made in float64, as [panel][element][channel][filter of the panel]."""
-        g = self.g
+        """Returns G w G^T, made in float64.
+
+        Laid out as [group][panel][element][channel][filter of the panel].
+        """
+        g, taps = self.g, self.ty.r * self.tx.r
         gy, gx = (np.array(t.filters, dtype=np.float64) for t in (self.ty, self.tx))
-        w = weights.reshape(g.filters, g.channels, self.ty.r, self.tx.r).astype(np.float64)
-        u = np.einsum("ay,kcyx,bx->abck", gy, w, gx, optimize=True)
-        u = u.reshape(self.elements, g.channels, g.filters)
-        full = np.zeros((self.elements, g.channels, self.all_panels * self.width), np.float32)
-        full[:, :, : g.filters] = u
-        shaped = full.reshape(self.elements, g.channels, self.all_panels, self.width)
-        return np.ascontiguousarray(shaped.transpose(2, 0, 1, 3)).reshape(-1)
+        both = np.kron(gy, gx)
+        w = weights.reshape(g.groups, g.filters, g.channels, taps)
+        packed = np.empty(
+            (g.groups, self.all_panels, self.elements, g.channels, self.width), np.float32
+        )
+        some = max(1, _PACKED // (self.elements * self.width))
+        for group, panel in np.ndindex(g.groups, self.all_panels):
+            first = panel * self.width
+            part = w[group, first : first + self.width].astype(np.float64)
+            full = np.zeros((taps, g.channels, self.width))
+            full[:, :, : len(part)] = part.transpose(2, 1, 0)
+            for channel in range(0, g.channels, some):
+                chosen = full[:, channel : channel + some]
+                made = both @ chosen.reshape(taps, -1)
+                packed[group, panel, :, channel : channel + some] = made.reshape(
+                    self.elements, -1, self.width
+                )
+        return packed.reshape(-1)
 
     def workspace(self, batch: int, threads: int) -> int:
         """Returns what threads use for themselves, and what stands between phases."""
         if self.tiling.staged:
-            blocks = batch * math.prod(self.blocks)
+            blocks = batch * self.g.groups * math.prod(self.blocks)
             shared = blocks * (self.transformed + self.all_panels * self.products)
             return shared + threads * (self.patch + self.strip)
         return threads * (self.patch + self.strip + self.transformed + self.products)
@@ -99,12 +131,12 @@ class WinogradKernels:
     def phases(self, batch: int) -> list[tuple[str, int]]:
         """Returns the one phase, or the three."""
         t = self.tiling
-        blocks = batch * math.prod(self.blocks)
+        blocks = batch * self.g.groups * math.prod(self.blocks)
         if not t.staged:
             return [("compute", blocks)]
         return [
             ("transform", blocks * t.rows * (self.deep // t.chunk)),
-            ("multiply", blocks * -(-self.all_panels // t.panels) * self.elements),
+            ("multiply", self.g.groups * -(-self.all_panels // t.panels) * self.elements),
             ("restore", blocks * t.rows * self.all_panels),
         ]
 
@@ -121,12 +153,12 @@ class WinogradKernels:
         with unit.kernel("restore") as code:
             self._restore_item(code)
 
-    def _place(self, code: Code, block: Value) -> tuple[Value, Value, Value]:
-        """Returns the image of a block, and its first tile row and column."""
+    def _place(self, code: Code, block: Value) -> _Place:
         down, across = self.blocks
-        image = block // (down * across)
-        return (
-            image,
+        of = block // (down * across)
+        return _Place(
+            of // self.g.groups,
+            of % self.g.groups,
             block // across % down * self.tiling.rows,
             block % across * self.tiling.columns,
         )
@@ -140,9 +172,9 @@ class WinogradKernels:
         strip = patch.at(self.patch)
         transformed = strip.at(self.strip)
         products = transformed.at(self.transformed)
-        image, row, column = self._place(code, code.item)
+        at = self._place(code, code.item)
         for channel in code.range(0, self.deep, t.chunk):
-            self._gather(code, image, row, column, channel, patch, t.rows)
+            self._gather(code, at, at.row, channel, patch, t.rows)
             for r in code.range(t.rows):
                 self._transform_row(
                     code, patch.at(r * (self.ty.m * self.line)),
@@ -150,22 +182,22 @@ class WinogradKernels:
                 )  # fmt: skip
         for panel in code.range(self.all_panels):
             weights = code.pointer(WEIGHTS).at(
-                panel * (self.elements * self.g.channels * self.width)
+                at.group * self.weights + panel * (self.elements * self.g.channels * self.width)
             )
             for element in code.range(self.elements):
                 self._multiply(
-                    code, transformed.at(element * (self.tiles * self.deep)),
+                    code, transformed.at(element * self.element_in),
                     weights.at(element * (self.g.channels * self.width)),
-                    products.at(element * (self.tiles * self.width)),
+                    products.at(element * self.element_out),
                 )  # fmt: skip
-            for r in code.range(code.smaller(code.integer(self.high) - row, t.rows)):
-                self._restore_row(code, products, panel, image, row, r, column, strip)
+            for r in code.range(code.smaller(code.integer(self.high) - at.row, t.rows)):
+                self._restore_row(code, products, panel, at, r, strip)
 
     # Staged ---------------------------------------------------------------------------
 
     def _shared(self, code: Code) -> tuple[Value, Value, Value]:
         """Returns the transformed tiles, the products, and a thread's own memory."""
-        blocks = code.word(BATCH) * math.prod(self.blocks)
+        blocks = code.word(BATCH) * (self.g.groups * math.prod(self.blocks))
         base = code.pointer(WORKSPACE)
         products = base.at(blocks * self.transformed)
         own = products.at(blocks * (self.all_panels * self.products))
@@ -177,65 +209,54 @@ class WinogradKernels:
         channel = code.item % chunks * t.chunk
         r = code.item // chunks % t.rows
         block = code.item // (chunks * t.rows)
-        image, row, column = self._place(code, block)
+        place = self._place(code, block)
         base, _, patch = self._shared(code)
-        self._gather(code, image, row + r, column, channel, patch, 1)
-        at = base.at(block * self.transformed + r * (t.columns * self.deep) + channel)
-        self._transform_row(code, patch, at)
+        self._gather(code, place, place.row + r, channel, patch, 1)
+        to = base.at(block * self.transformed + r * (t.columns * self.deep) + channel)
+        self._transform_row(code, patch, to)
 
     def _multiply_item(self, code: Code) -> None:
-        t = self.tiling
+        """Multiplies one element of all images with some panels, each of which is read once."""
+        t, groups = self.tiling, self.g.groups
         element = code.item % self.elements
         chunks = -(-self.all_panels // t.panels)
         first = code.item // self.elements % chunks * t.panels
-        block = code.item // (self.elements * chunks)
+        group = code.item // (self.elements * chunks)
         base, products, _ = self._shared(code)
-        left = base.at(block * self.transformed + element * (self.tiles * self.deep))
-        place = products.at(element * (self.tiles * self.width))
-        weights = code.pointer(WEIGHTS)
+        left = base.at(element * self.element_in)
+        place = products.at(element * self.element_out)
+        weights = code.pointer(WEIGHTS).at(group * self.weights)
         for panel in code.range(first, code.smaller(first + t.panels, self.all_panels)):
-            self._multiply(
-                code,
-                left,
-                weights.at((panel * self.elements + element) * (self.g.channels * self.width)),
-                place.at((block * self.all_panels + panel) * self.products),
-            )
+            matrix = weights.at((panel * self.elements + element) * (self.g.channels * self.width))
+            for image in code.range(code.word(BATCH)):
+                block = image * groups + group
+                self._multiply(
+                    code, left.at(block * self.transformed), matrix,
+                    place.at((block * self.all_panels + panel) * self.products),
+                )  # fmt: skip
 
     def _restore_item(self, code: Code) -> None:
         t = self.tiling
         panel = code.item % self.all_panels
         r = code.item // self.all_panels % t.rows
         block = code.item // (self.all_panels * t.rows)
-        image, row, column = self._place(code, block)
+        place = self._place(code, block)
         _, products, own = self._shared(code)
         mine = products.at((block * self.all_panels + panel) * self.products)
-        self._restore_row(code, mine, panel, image, row, r, column, own.at(self.patch))
+        self._restore_row(code, mine, panel, place, r, own.at(self.patch))
 
     # Gathering ------------------------------------------------------------------------
 
     def _gather(
-        self, code: Code, image: Value, row: Value, column: Value, channel: Value, patch: Value,
-        rows: int,
-    ) -> None:  # fmt: skip
+        self, code: Code, at: _Place, row: Value, channel: Value, patch: Value, rows: int
+    ) -> None:
         """Copies what ``rows`` tile rows of a block read: zeros outside the input."""
         g, t, lanes = self.g, self.tiling, self.lanes
         channels = g.channels if t.chunk == self.deep else t.chunk
-        first_line = row * self.ty.m - g.before[1]
-        if self.blocks[1] == 1:
-            seen = max(0, min(g.size[2], self.patch_columns - g.before[2]))
-            low: int | Value = g.before[2]
-            width: int | Value = seen
-            start: int | Value = 0
-            after: int | Value = self.patch_columns - g.before[2] - seen
-        else:
-            left = column * self.tx.m - g.before[2]
-            low = code.smaller(code.larger(-left, 0), self.patch_columns)
-            start = code.larger(left, 0)
-            high = code.smaller(code.integer(g.size[2]) - left, self.patch_columns)
-            width = code.larger(high - low, 0)
-            after = code.integer(self.patch_columns) - low - width
+        first = at.group * g.channels + channel
+        low, width, after, start = self._span(code, at)
         for line in code.range((rows - 1) * self.ty.m + self.ty.alpha):
-            y = first_line + line
+            y = row * self.ty.m - g.before[1] + line
             place = patch.at(line * self.line)
             inside = (y >= 0) & (y < g.size[1])
             with code.when(inside):
@@ -243,16 +264,17 @@ class WinogradKernels:
                 to = place.at(low * t.chunk)
                 if self.spec.layout == "channels_last":
                     source = code.pointer(X).at(
-                        ((image * g.size[1] + y) * g.size[2] + start) * g.channels + channel
+                        ((at.image * g.size[1] + y) * g.size[2] + start) * self.spec.channels
+                        + first
                     )
                     gather_row_last(
-                        code, source, to, width=width, channels=channels, pixel=g.channels,
+                        code, source, to, width=width, channels=channels, pixel=self.spec.channels,
                         pitch=t.chunk, lanes=lanes,
                     )  # fmt: skip
                 else:
                     plane = g.size[1] * g.size[2]
                     source = code.pointer(X).at(
-                        (image * g.channels + channel) * plane + y * g.size[2] + start
+                        (at.image * self.spec.channels + first) * plane + y * g.size[2] + start
                     )
                     gather_row_first(
                         code, source, to, width=width, channels=channels, plane=plane,
@@ -260,7 +282,19 @@ class WinogradKernels:
                     )  # fmt: skip
                 zero(code, to.at(width * t.chunk), after * t.chunk, lanes)
             with code.unless(inside):
-                zero(code, place, self.line, lanes)
+                zero(code, place, self.patch_columns * t.chunk, lanes)
+
+    def _span(self, code: Code, at: _Place) -> tuple[Index, Index, Index, Index]:
+        """Returns zeros before, pixels, zeros behind, and the first pixel of a patch's lines."""
+        g = self.g
+        if self.blocks[1] == 1:
+            seen = max(0, min(g.size[2], self.patch_columns - g.before[2]))
+            return g.before[2], seen, self.patch_columns - g.before[2] - seen, 0
+        columns, left = code.integer(self.patch_columns), at.column * self.tx.m - g.before[2]
+        low = code.smaller(code.larger(-left, 0), self.patch_columns)
+        high = code.smaller(code.integer(g.size[2]) - left, self.patch_columns)
+        width = code.larger(high - low, 0)
+        return low, width, columns - low - width, code.larger(left, 0)
 
     # Transforms -----------------------------------------------------------------------
 
@@ -268,13 +302,13 @@ class WinogradKernels:
         """Transforms one row of tiles, ``chunk`` channels deep."""
         t, lanes = self.tiling, self.lanes
         buffer = code.local(self.elements * lanes) if self.elements > _STRAIGHT else None
-        row, element = self.tx.alpha * self.tiles * self.deep, self.tiles * self.deep
+        down, across = self.tx.alpha * self.element_in, self.element_in
         for tile in code.range(t.columns):
             for channel in code.range(0, t.chunk, lanes):
                 place = transformed.at(tile * self.deep + channel)
 
                 def store(i: Index, j: Index, value: Value, place: Value = place) -> None:
-                    place.at(i * row + j * element).store(value)
+                    place.at(i * down + j * across).store(value)
 
                 source = patch.at(tile * (self.tx.m * t.chunk) + channel)
                 tile_of = _Grid(source, self.line, t.chunk, lanes)
@@ -328,99 +362,113 @@ class WinogradKernels:
     # Back -----------------------------------------------------------------------------
 
     def _restore_row(
-        self, code: Code, products: Value, panel: Value, image: Value, row: Value, r: Value,
-        column: Value, strip: Value,
-    ) -> None:  # fmt: skip
+        self, code: Code, products: Value, panel: Value, at: _Place, r: Value, strip: Value
+    ) -> None:
         """Transforms one row of tiles back for one panel of filters, and stores it."""
         g, t, lanes = self.g, self.tiling, self.lanes
-        y, x = (row + r) * self.ty.m, column * self.tx.m
-        straight = self.elements <= _STRAIGHT
-        buffer = None if straight else code.local(self.ty.m * self.tx.alpha * lanes)
-        element = self.tiles * self.width
-        pixels = _Grid(strip, t.columns * self.tx.m * lanes, lanes, lanes)
-        planes = self.spec.layout == "channels_first"
-        for v in range(t.vectors):
-            first = panel * self.width + v * lanes
-            filters = code.integer(g.filters) - first
-            bias = load_bias(code, self.spec, first, lanes)
-            for tile in code.range(code.smaller(code.integer(self.wide) - column, t.columns)):
-                across = tile * self.tx.m
+        y = (at.row + r) * self.ty.m
+        buffer = (
+            code.local(self.ty.m * self.tx.alpha * lanes) if self.elements > _STRAIGHT else None
+        )
+        edge = _Grid(code.local(self.ty.m * self.tx.m * lanes), self.tx.m * lanes, lanes, lanes)
+        tiles = code.smaller(code.integer(self.wide) - at.column, t.columns)
 
-                def store(
-                    i: Index, j: Index, value: Value, across: Value = across,
-                    bias: Value | None = bias, first: Value = first, filters: Value = filters,
-                ) -> None:  # fmt: skip
-                    value = value if bias is None else value + bias
-                    if planes:
-                        pixels.store(i, across + j, value)
-                    else:
-                        self._store_pixel(code, image, y + i, x + across + j, first, filters, value)
+        def restore(tile: Value, v: Value, store: _Store) -> None:
+            """Hands the outputs of a tile with their bias to ``store``."""
+            bias = load_bias(code, self.spec, self._first(at, panel, v), lanes)
+            source = products.at((r * t.columns + tile) * self.width + v * lanes)
+            sums = _Grid(source, self.tx.alpha * self.element_out, self.element_out, lanes)
 
-                source = products.at((r * t.columns + tile) * self.width + v * lanes)
-                sums = _Grid(source, self.tx.alpha * element, element, lanes)
-                self._both_axes(code, self.ty.outputs, self.tx.outputs, sums, store, buffer)
-            if planes:
-                self._scatter(code, image, y, x, first, filters, strip)
+            def biased(i: Index, j: Index, value: Value) -> None:
+                store(i, j, value if bias is None else value + bias)
 
-    def _store_pixel(
-        self, code: Code, image: Value, y: Value, x: Value, first: Value, filters: Value,
-        value: Value,
-    ) -> None:  # fmt: skip
-        """Writes one vector of filters of one pixel, if the output has that pixel."""
-        g, t = self.g, self.tiling
-        conditions = []
-        if g.rows != self.blocks[0] * t.rows * self.ty.m:
-            conditions.append(y < g.rows)
-        if g.columns != self.blocks[1] * t.columns * self.tx.m:
-            conditions.append(x < g.columns)
-        count = filters if g.filters % self.width else self.lanes
-        at = ((image * g.rows + y) * g.columns + x) * g.filters + first
-        if conditions:
-            with code.when(conditions[0] & conditions[-1]):
-                put(code, self.spec, value, at, count, self.lanes)
-        else:
-            put(code, self.spec, value, at, count, self.lanes)
+            self._both_axes(code, self.ty.outputs, self.tx.outputs, sums, biased, buffer)
+
+        def row_of_planes(v: Value) -> None:
+            for tile in code.range(tiles):
+                place = strip.at(tile * (self.tx.m * lanes))
+                grid = _Grid(place, t.columns * self.tx.m * lanes, lanes, lanes)
+                restore(tile, v, grid.store)
+            self._scatter(code, at, y, panel, v, strip)
+
+        def pixels(tile: Value, v: Value) -> None:
+            first, x = self._first(at, panel, v), (at.column + tile) * self.tx.m
+            count = g.filters - panel * self.width - v * lanes if g.filters % lanes else lanes
+            corner = ((at.image * g.rows + y) * g.columns + x) * self.spec.filters + first
+
+            def store(i: Index, j: Index, value: Value) -> None:
+                to = corner + (i * (g.columns * self.spec.filters) + j * self.spec.filters)
+                put(code, self.spec, value, to, count, lanes)
+
+            if g.rows % self.ty.m == 0 and g.columns % self.tx.m == 0:
+                restore(tile, v, store)
+                return
+            inside = (y + self.ty.m <= g.rows) & (x + self.tx.m <= g.columns)
+            with code.when(inside):
+                restore(tile, v, store)
+            with code.unless(inside):
+                restore(tile, v, edge.store)
+                for i in code.range(code.smaller(code.integer(g.rows) - y, self.ty.m)):
+                    for j in code.range(code.smaller(code.integer(g.columns) - x, self.tx.m)):
+                        store(i, j, edge.load(i, j))
+
+        vectors = code.integer(t.vectors)
+        if g.filters % self.width:
+            rest = code.integer(-(-g.filters // lanes)) - panel * t.vectors
+            vectors = code.smaller(rest, t.vectors)
+        if self.spec.layout == "channels_first":
+            for v in code.range(vectors):
+                row_of_planes(v)
+            return
+        for tile in code.range(tiles):
+            for v in code.range(vectors):
+                pixels(tile, v)
+
+    def _first(self, at: _Place, panel: Value, v: Value) -> Value:
+        """Returns the filter that the first lane of a panel's vector belongs to."""
+        return at.group * self.g.filters + panel * self.width + v * self.lanes
 
     def _scatter(
-        self, code: Code, image: Value, y: Value, x: Value, first: Value, filters: Value,
-        strip: Value,
-    ) -> None:  # fmt: skip
+        self, code: Code, at: _Place, y: Value, panel: Value, v: Value, strip: Value
+    ) -> None:
         """Writes a strip of pixels of one vector of filters into the filters' planes."""
         g, t, lanes = self.g, self.tiling, self.lanes
         width = t.columns * self.tx.m
         plane = g.rows * g.columns
+        x, left = at.column * self.tx.m, g.filters - panel * self.width - v * lanes
+        corner = (
+            (at.image * self.spec.filters + self._first(at, panel, v)) * plane + y * g.columns + x
+        )
 
-        def group(line: Value, at: Value | int, count: int | Value) -> None:
-            source = strip.at((line * width + at) * lanes)
+        def group(line: Value, pixel: Value | int, count: int | Value) -> None:
+            source = strip.at((line * width + pixel) * lanes)
             pixels = [source.load(lanes, i * lanes) for i in range(lanes)]
-            start = (image * g.filters + first) * plane + (y + line) * g.columns + x + at
+            start = corner + line * g.columns + pixel
             for f, made in enumerate(transpose(code, pixels, lanes)):
                 if g.filters % lanes:
-                    with code.when(filters > f):
+                    with code.when(left > f):
                         put(code, self.spec, made, start + f * plane, count, lanes)
                 else:
                     put(code, self.spec, made, start + f * plane, count, lanes)
 
-        def lines() -> None:
-            for line in code.range(code.smaller(code.integer(g.rows) - y, self.ty.m)):
-                if self.blocks[1] == 1:
-                    whole = g.columns // lanes * lanes
-                    for at in code.range(0, whole, lanes):
-                        group(line, at, lanes)
-                    if g.columns > whole:
-                        group(line, whole, g.columns - whole)
-                else:
-                    columns = code.smaller(code.integer(g.columns) - x, width)
-                    for at in code.range(0, columns, lanes):
-                        group(line, at, columns - at)
-
-        if g.filters % self.width:
-            with code.when(filters > 0):
-                lines()
-        else:
-            lines()
+        for line in code.range(code.smaller(code.integer(g.rows) - y, self.ty.m)):
+            if self.blocks[1] == 1:
+                whole = g.columns // lanes * lanes
+                for pixel in code.range(0, whole, lanes):
+                    group(line, pixel, lanes)
+                if g.columns > whole:
+                    group(line, whole, g.columns - whole)
+            else:
+                columns = code.smaller(code.integer(g.columns) - x, width)
+                for pixel in code.range(0, columns, lanes):
+                    group(line, pixel, columns - pixel)
 
 
 def _round(elements: int) -> int:
     """Whole cache lines."""
     return -(-elements // 16) * 16
+
+
+def _odd_lines(elements: int) -> int:
+    """An odd number of cache lines: strides of it use all sets of a cache alike."""
+    return (-(-elements // 16) | 1) * 16

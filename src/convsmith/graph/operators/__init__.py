@@ -193,6 +193,8 @@ def roles(op: Operator) -> tuple[str, ...]:
     >>> roles(Linear(features=10))
     ('weight', 'bias')
     """
+    if type(op) not in _WEIGHTED:
+        return ()
     match op:
         case Conv(bias=bias) | DeformConv(bias=bias) | Linear(bias=bias):
             return ("weight", "bias") if bias else ("weight",)
@@ -213,21 +215,10 @@ def arity(op: Operator) -> tuple[int, int | None]:
     >>> arity(MatMul()), arity(Concat())
     ((2, 2), (1, None))
     """
-    match op:
-        case Unsupported():
-            return 0, None
-        case Elementwise() | Concat():
-            return 1, None
-        case MatMul() | Gather() | GridSample() | Unpool():
-            return 2, 2
-        case Einsum(equation=equation):
-            operands = equation.partition("->")[0].count(",") + 1
-            return operands, operands
-        case DeformConv():
-            return 2, 3
-        case Where():
-            return 3, 3
-    return 1, 1
+    if isinstance(op, Einsum):
+        operands = op.equation.partition("->")[0].count(",") + 1
+        return operands, operands
+    return _ARITY.get(type(op), (1, 1))
 
 
 def results(op: Operator) -> int:
@@ -246,4 +237,17 @@ def results(op: Operator) -> int:
     return 1
 
 
+# Operator classes are final, so that their type decides.
 _SEVERAL = frozenset((Split, Unsupported, TopK, Pool))
+_WEIGHTED = frozenset((Conv, DeformConv, Linear, Norm, Activation))
+_ARITY: dict[type[Operator], tuple[int, int | None]] = {
+    Unsupported: (0, None),
+    Elementwise: (1, None),
+    Concat: (1, None),
+    MatMul: (2, 2),
+    Gather: (2, 2),
+    GridSample: (2, 2),
+    Unpool: (2, 2),
+    DeformConv: (2, 3),
+    Where: (3, 3),
+}

@@ -23,7 +23,7 @@ def one_convolution(spec: ConvSpec, weights: NDArray[Any], bias: NDArray[Any] | 
 
     >>> spec = ConvSpec(size=(4, 4), channels=2, filters=3, kernel=(3, 3), bias=False)
     >>> print(one_convolution(spec, np.zeros(spec.weight_shape, np.float32), None))
-    x : 2@4
+    x : 2@4x4
     conv = conv 3 3 nobias (x)
     return y = conv
     """

@@ -26,7 +26,10 @@ class PeerConvolution(Protocol):
     """One convolution that a peer has made ready."""
 
     def feed(self, x: Array) -> None:
-        """Puts an input of ``spec.input_shape`` where the peer reads it; not timed."""
+        """Puts an input of ``spec.input_shape`` where the peer reads it; not timed.
+
+        It is called before every turn: a run may overwrite its input.
+        """
 
     def run(self) -> None:
         """Convolves what was fed; this is what is timed."""

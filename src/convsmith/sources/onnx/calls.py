@@ -2,13 +2,14 @@
 
 A table row is a function ``Call -> Step``: it looks at the attributes, at the shapes of the inputs
 and at those inputs that are known already, and says which operator of ours that is. It has no side
-effects; :mod:`convsmith.sources.onnx.reading` puts the steps into the graph.
+effects; :mod:`convsmith.sources.onnx.reading` puts the steps into the graph. What is made here
+lives for one node; it is not frozen, because making something frozen takes more than twice as long.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,16 +18,17 @@ from onnx import AttributeProto
 
 from convsmith.graph import Shape
 from convsmith.graph.operators import Operator
+from convsmith.sources.onnx.origin import captured_names
 from convsmith.sources.onnx.tensors import FLOATING, Array
 
-__all__ = ["Call", "Inexpressible", "Known", "Row", "Step", "Weight", "short_float"]
+__all__ = ["Call", "Entry", "Inexpressible", "Known", "Row", "Step", "Weight", "short_float"]
 
 
 class Inexpressible(Exception):  # noqa: N818 - a verdict about a node, not an error of the file
     """This node does something that no operator of ours does: it is kept as unsupported."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Known:
     """A tensor whose elements are known while reading.
 
@@ -49,7 +51,7 @@ class Known:
         return cls(data=data, dtype=dtype, initializer=initializer, learnable=learnable)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Weight:
     """A parameter of a step.
 
@@ -87,10 +89,12 @@ class Weight:
 
     def fixed(self) -> Weight:
         """The same, but not learnable."""
-        return replace(self, learnable=False)
+        return Weight(
+            data=self.data, dtype=self.dtype, tensor=self.tensor, form=self.form, learnable=False
+        )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Step:
     """An operator of ours and what it is applied to.
 
@@ -117,34 +121,87 @@ def short_float(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
+class Entry:
+    """One node of the file as Python objects: every look into a message makes new ones.
+
+    Attributes:
+        proto: The message.
+        name: Its name, which may be empty.
+        kind: The type of its operator.
+        domain: The domain of that.
+        inputs: The tensors that it takes; empty for one that is left out.
+        outputs: The tensors that it makes; empty for one that is left out.
+        attributes: By name; of several with one name the first.
+        captured: The tensors that the graphs inside it take from around it.
+    """
+
+    proto: onnx.NodeProto
+    name: str
+    kind: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, AttributeProto]
+    captured: tuple[str, ...]
+
+    @classmethod
+    def of(cls, proto: onnx.NodeProto) -> Entry:
+        """Takes a node out of its message."""
+        attributes: dict[str, AttributeProto] = {}
+        inside = False
+        for attribute in proto.attribute:
+            attributes.setdefault(attribute.name, attribute)
+            inside = inside or attribute.type in _GRAPHS
+        return cls(
+            proto=proto,
+            name=proto.name,
+            kind=proto.op_type,
+            domain=proto.domain,
+            inputs=tuple(proto.input),
+            outputs=tuple(proto.output),
+            attributes=attributes,
+            captured=captured_names(proto) if inside else (),
+        )
+
+
+_GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
 class Call:
     """One ONNX node with what is known about its inputs.
 
     Attributes:
-        proto: The node.
+        entry: The node.
         opset: The version of its operators.
         shapes: The shape of every input; ``None`` when unknown or left out.
         known: The elements of every input, when they are known.
         dtypes: The element type of every input; empty when unknown or left out.
     """
 
-    proto: onnx.NodeProto
+    entry: Entry
     opset: int
     shapes: Sequence[Shape | None]
     known: Sequence[Known | None]
     dtypes: Sequence[str]
 
+    @property
+    def proto(self) -> onnx.NodeProto:
+        """The message of the node."""
+        return self.entry.proto
+
     # Inputs -----------------------------------------------------------------------
 
     def has(self, index: int) -> bool:
         """Whether this input is given."""
-        return index < len(self.proto.input) and bool(self.proto.input[index])
+        inputs = self.entry.inputs
+        return index < len(inputs) and inputs[index] != ""
 
     @property
     def count(self) -> int:
         """The number of inputs."""
-        return len(self.proto.input)
+        return len(self.entry.inputs)
 
     def shape(self, index: int) -> Shape:
         """The shape of an input, which must be known."""
@@ -176,19 +233,16 @@ class Call:
         """An input as a parameter."""
         data, known = self.data(index), self.known[index]
         assert known is not None
-        tensor = known.initializer or self.proto.input[index]  # exporters copy tied weights
+        tensor = known.initializer or self.entry.inputs[index]  # exporters copy tied weights
         return Weight(data=data, dtype=known.dtype, tensor=tensor)
 
     # Attributes -------------------------------------------------------------------
 
     def _attribute(self, name: str, kind: int) -> AttributeProto | None:
-        for attribute in self.proto.attribute:
-            if attribute.name == name:
-                if attribute.type != kind:
-                    raise ValueError(f"attribute {name!r} has the wrong type")
-                found: AttributeProto = attribute
-                return found
-        return None
+        attribute = self.entry.attributes.get(name)
+        if attribute is not None and attribute.type != kind:
+            raise ValueError(f"attribute {name!r} has the wrong type")
+        return attribute
 
     def integer(self, name: str, default: int) -> int:
         """An attribute that is an integer."""

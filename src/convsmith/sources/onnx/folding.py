@@ -37,18 +37,18 @@ def fold(call: Call) -> Array | None:
 
     ``Shape`` and ``Size`` need only the shape of their input.
     """
-    if call.proto.op_type in ("Shape", "Size"):
+    kind = call.entry.kind
+    if kind in ("Shape", "Size"):
         return _shape(call) if call.shapes[0] is not None else None
-    rule = _RULES.get(call.proto.op_type)
+    rule = _RULES.get(kind)
     if rule is None:
         return None
-    for index, name in enumerate(call.proto.input):
-        known = call.known[index]
+    for known, name in zip(call.known, call.entry.inputs, strict=True):
         if not name:
             continue
         if known is None or known.data is None or known.data.dtype.kind not in "biuf":
             return None
-        if call.proto.op_type not in _KEEP_ALIKE and known.data.size > _held(known.data):
+        if kind not in _KEEP_ALIKE and known.data.size > _held(known.data):
             return None
     try:
         return rule(call)
@@ -70,7 +70,7 @@ def _bounded(call: Call, count: int) -> bool:
 
 def _shape(call: Call) -> Array:
     shape = call.shape(0)
-    if call.proto.op_type == "Size":
+    if call.entry.kind == "Size":
         return np.array(math.prod(shape), np.int64)
     rank = len(shape)
     return np.array(shape[call.integer("start", 0) : call.integer("end", rank)], np.int64)

@@ -176,7 +176,7 @@ def _pool(kind: Literal["max", "average"]) -> Row:
             rounding="ceil" if call.integer("ceil_mode", 0) else "floor",
             count_padding=kind == "max" or bool(call.integer("count_include_pad", 0)),
         )
-        if kind == "average" or len(call.proto.output) < 2 or not call.proto.output[1]:
+        if kind == "average" or len(call.entry.outputs) < 2 or not call.entry.outputs[1]:
             return Step(op)
         if call.integer("storage_order", 0):
             raise Inexpressible("indices that count columns first")
@@ -195,7 +195,8 @@ def _global_pool(kind: Literal["max", "average"]) -> Row:
 def _batch_norm(call: Call) -> Step:
     if call.integer("training_mode", 0) or not call.integer("spatial", 1):
         raise Inexpressible("batch normalization as in training, or not per channel")
-    weights = (*(call.weight(i) for i in (1, 2)), *(call.weight(i).fixed() for i in (3, 4)))
+    scale, shift, mean, variance = [call.weight(i) for i in (1, 2, 3, 4)]
+    weights = (scale, shift, mean.fixed(), variance.fixed())
     return Step(Norm(kind="batch", epsilon=call.number("epsilon", 1e-5)), (0,), weights)
 
 

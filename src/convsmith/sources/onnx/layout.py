@@ -103,7 +103,7 @@ def _concat(call: Call) -> Step:
 
 def _split(call: Call) -> Step:
     axis = call.axis(call.integer("axis", 0))
-    count, extent = len(call.proto.output), call.shape(0)[axis]
+    count, extent = len(call.entry.outputs), call.shape(0)[axis]
     sizes = call.list_or_input("split", 1, since=13)
     if sizes is None:
         if call.integer("num_outputs", count) != count:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -119,7 +119,7 @@ def _guess(content: bytes) -> str:
 def _check(model: onnx.ModelProto) -> None:
     if not model.HasField("graph"):
         raise SourceError("the file holds no graph; it is truncated or damaged", remedy=_AGAIN)
-    if not all(isinstance(name, str) for name in _names(model.graph)):
+    if not _types_of_names(model.graph) <= {str}:
         raise SourceError("a name in it is not text; the file is damaged", remedy=_AGAIN)
     if not model.graph.node:
         raise SourceError("the model's graph is empty", remedy=_AGAIN)
@@ -148,19 +148,19 @@ def _check(model: onnx.ModelProto) -> None:
         )
 
 
-def _names(graph: onnx.GraphProto) -> Iterator[object]:
-    """Every name that reading relies on; protobuf gives bytes for what is not UTF-8."""
-    for value in (*graph.input, *graph.output, *graph.initializer):
-        yield value.name
+def _types_of_names(graph: onnx.GraphProto) -> set[type]:
+    """The types of all names that reading relies on; protobuf gives bytes for what is not UTF-8."""
+    found = {type(value.name) for value in (*graph.input, *graph.output, *graph.initializer)}
     for tensor in graph.initializer:
         for entry in tensor.external_data:
-            yield from (entry.key, entry.value)
+            found.update((type(entry.key), type(entry.value)))
     for node in graph.node:
-        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        found.update(map(type, (node.name, node.op_type, node.domain, *node.input, *node.output)))
         for attribute in node.attribute:
-            yield attribute.name
+            found.add(type(attribute.name))
             if attribute.HasField("g"):
-                yield from _names(attribute.g)
+                found |= _types_of_names(attribute.g)
+    return found
 
 
 def _inline(model: onnx.ModelProto) -> onnx.ModelProto:

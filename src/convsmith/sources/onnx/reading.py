@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -14,15 +13,16 @@ from onnx import AttributeProto, helper
 
 from convsmith.errors import ConvsmithError, SourceError
 from convsmith.graph import Constant, Graph, GraphBuilder, Provenance, Shape
+from convsmith.graph.collecting import collector_at_rest
 from convsmith.graph.operators import Elementwise, Unsupported, results, roles
 from convsmith.graph.types import result_types
-from convsmith.sources.onnx.calls import Call, Inexpressible, Known, Row, Step
-from convsmith.sources.onnx.folding import VIEWS, fold, has_rule, has_rule
+from convsmith.sources.onnx.calls import Call, Entry, Inexpressible, Known, Row, Step
+from convsmith.sources.onnx.folding import VIEWS, fold, has_rule
 from convsmith.sources.onnx.inputs import resolve_inputs
 from convsmith.sources.onnx.layers import LAYERS
 from convsmith.sources.onnx.layout import LAYOUT
 from convsmith.sources.onnx.opening import open_model, opset_of, skim_model
-from convsmith.sources.onnx.origin import OnnxOrigin, captured_names
+from convsmith.sources.onnx.origin import OnnxOrigin
 from convsmith.sources.onnx.places import PLACES
 from convsmith.sources.onnx.pointwise import POINTWISE
 from convsmith.sources.onnx.sampling import SAMPLING
@@ -81,7 +81,8 @@ def read_onnx(
     else:
         model, skipped = skim_model(path)
     try:
-        return _Reading(model, path, shapes, skipped).graph()
+        with collector_at_rest():
+            return _Reading(model, path, shapes, skipped).graph()
     except ConvsmithError as error:
         raise error.at(str(path)) from None
 
@@ -104,8 +105,10 @@ class _Reading:
         self.dtypes: dict[str, str] = {}
         self.constants: dict[tuple[str, str], str] = {}
         self.places: dict[str, int] = {}
-        nodes = model.graph.node
-        self.uses = Counter(name for node in nodes for name in (*node.input, *captured_names(node)))
+        self.entries = [Entry.of(node) for node in model.graph.node]
+        self.uses = Counter(
+            [name for entry in self.entries for name in (*entry.inputs, *entry.captured)]
+        )
         self.wanted = {*self.uses, *(output.name for output in model.graph.output)}
 
         initialized = {tensor.name for tensor in model.graph.initializer}
@@ -124,7 +127,7 @@ class _Reading:
         self.unknown = UnknownShapes(model, inputs)
 
     def graph(self) -> Graph:
-        for index in range(len(self.model.graph.node)):
+        for index in range(len(self.entries)):
             self._read_node(index)
         outputs = []
         for output in self.model.graph.output:
@@ -134,11 +137,7 @@ class _Reading:
         source = str(self.path)
         graph = self.builder.build(*outputs, source=source)
         if self.skipped is not None:
-            constants = {
-                name: c if c.data is None else replace(c, data=None)
-                for name, c in graph.constants.items()
-            }
-            return _with_shapes(replace(graph, constants=constants), graph)
+            return graph
         tensors = {value: tensor for tensor, value in self.values.items()}
         origin = OnnxOrigin(
             model=self.model,
@@ -148,20 +147,21 @@ class _Reading:
             tensors=tensors,
             places=self.places,
         )
-        return _with_shapes(replace(graph, origin=origin), graph)
+        return graph.with_origin(origin)
 
     # Names --------------------------------------------------------------------------
 
     def _plan_names(self) -> list[str]:
         """A name for every node: its own if that is unique, else that of its first output."""
-        nodes = self.model.graph.node
-        count = Counter(node.name for node in nodes)
+        count = Counter([entry.name for entry in self.entries])
         names = []
-        for node in nodes:
-            first = next((name for name in node.output if name), node.op_type)
-            unique = node.name and count[node.name] == 1
-            name = self._unique(node.name if unique else first)
-            self.taken.update(f"{name}:{i}" for i in range(1, len(node.output)))
+        for entry in self.entries:
+            if entry.name and count[entry.name] == 1:
+                name = self._unique(entry.name)
+            else:
+                name = self._unique(next(filter(None, entry.outputs), entry.kind))
+            if len(entry.outputs) > 1:
+                self.taken.update(f"{name}:{i}" for i in range(1, len(entry.outputs)))
             names.append(name)
         return names
 
@@ -176,14 +176,14 @@ class _Reading:
     # Nodes --------------------------------------------------------------------------
 
     def _read_node(self, index: int) -> None:
-        node, name = self.model.graph.node[index], self.names[index]
-        for used in (*node.input, *captured_names(node)):
+        entry, name = self.entries[index], self.names[index]
+        for used in (*entry.inputs, *entry.captured):
             if used and used not in self.values and used not in self.known:
                 raise SourceError(f"its input {used!r} is not known yet", place=name)
         try:
-            if node.domain in _STANDARD and self._fold(node):
+            call = self._call(entry)
+            if entry.domain in _STANDARD and self._fold(call):
                 return
-            call = self._call(node)
             step = self._step(call)
             outputs = self._add(step, call, name, index)
         except ConvsmithError as error:
@@ -192,56 +192,56 @@ class _Reading:
             raise
         except _MALFORMED as error:
             raise SourceError(
-                f"this {node.op_type} is malformed: {error}",
+                f"this {entry.kind} is malformed: {error}",
                 place=name,
                 remedy="check the file with onnx.checker",
             ) from None
         types = _types_made(call, step)
-        for tensor, value, dtype in zip(node.output, outputs, types, strict=False):
+        for tensor, value, dtype in zip(entry.outputs, outputs, types, strict=False):
             if tensor in self.values or tensor in self.known:
                 raise SourceError(f"tensor {tensor!r} is made twice", place=name)
             if tensor:
                 self.values[tensor] = value
                 self.dtypes[tensor] = dtype
 
-    def _call(self, node: onnx.NodeProto) -> Call:
+    def _call(self, entry: Entry) -> Call:
         shapes: list[Shape | None] = []
-        for name in node.input:
+        knowns: list[Known | None] = []
+        dtypes: list[str] = []
+        for name in entry.inputs:
             known = self.known.get(name)
+            knowns.append(known)
             if known is not None:
                 shapes.append(None if known.data is None else known.data.shape)
+                dtypes.append(known.dtype)
             else:
                 shapes.append(self.builder.shapes[self.values[name]] if name else None)
-        knowns = [self.known.get(name) for name in node.input]
-        dtypes = [
-            known.dtype if known else self.dtypes.get(name, "")
-            for name, known in zip(node.input, knowns, strict=True)
-        ]
-        return Call(proto=node, opset=self.opset, shapes=shapes, known=knowns, dtypes=dtypes)
+                dtypes.append(self.dtypes.get(name, ""))
+        return Call(entry=entry, opset=self.opset, shapes=shapes, known=knowns, dtypes=dtypes)
 
-    def _fold(self, node: onnx.NodeProto) -> bool:
+    def _fold(self, call: Call) -> bool:
         """Evaluates a node that is constant; returns whether it was."""
-        output = node.output[0] if node.output else ""
-        if node.op_type == "Constant":
-            known = self._constant_node(node)
-        elif not has_rule(node.op_type):
+        entry = call.entry
+        output = entry.outputs[0] if entry.outputs else ""
+        if entry.kind == "Constant":
+            known = self._constant_node(entry.proto)
+        elif not has_rule(entry.kind):
             return False
         else:
-            call = self._call(node)
             data = fold(call)
             if data is None:
                 return False
             before = call.known[0] if call.known else None
             learnable = (
-                node.op_type in VIEWS and before is not None and before.learnable
+                entry.kind in VIEWS and before is not None and before.learnable
             ) and data.dtype.kind == "f"
             keeps_type = (
                 before is not None
                 and before.data is not None
-                and (data.dtype == before.data.dtype and node.op_type != "Cast")
+                and (data.dtype == before.data.dtype and entry.kind != "Cast")
             )
             dtype = before.dtype if before is not None and keeps_type else data.dtype.name
-            same = node.op_type == "Identity" and before is not None
+            same = entry.kind == "Identity" and before is not None
             stored = before.initializer if same and before is not None else ""
             known = Known(data=data, dtype=dtype, initializer=stored, learnable=learnable)
         if not output or output in self.values or output in self.known:
@@ -266,27 +266,27 @@ class _Reading:
 
     def _step(self, call: Call) -> Step:
         """Looks the node up in the tables; what they do not express is unsupported."""
-        node = call.proto
-        row = _ROWS.get(node.op_type) if node.domain in _STANDARD else None
+        entry = call.entry
+        row = _ROWS.get(entry.kind) if entry.domain in _STANDARD else None
         if row is not None:
             try:
                 step = row(call)
             except Inexpressible:
                 return self._unsupported(call)
-            if not any(name in self.wanted for name in node.output[results(step.op) :] if name):
+            if not any(name in self.wanted for name in entry.outputs[results(step.op) :] if name):
                 return step
         return self._unsupported(call)
 
     def _unsupported(self, call: Call) -> Step:
-        node = call.proto
-        kind = node.op_type if node.domain in _STANDARD else f"{node.domain}::{node.op_type}"
+        entry = call.entry
+        kind = entry.kind if entry.domain in _STANDARD else f"{entry.domain}::{entry.kind}"
         used = tuple(index for index in range(call.count) if call.has(index))
         return Step(Unsupported(kind=kind, shapes=self.unknown.shapes(call)), used)
 
     def _add(self, step: Step, call: Call, name: str, place: int) -> tuple[str, ...]:
         """Puts a step, and the steps before it, into the graph."""
-        node = call.proto
-        provenance = Provenance(path=node.name or name, origin=node.op_type)
+        entry = call.entry
+        provenance = Provenance(path=entry.name or name, origin=entry.kind)
 
         done: dict[int, str] = {}
 
@@ -300,10 +300,9 @@ class _Reading:
                 elif isinstance(used, np.ndarray):
                     inputs.append(self._number(used, f"{name}.operand", call.dtypes[0]))
                 else:
-                    inputs.append(self._value(node.input[used]))
+                    inputs.append(self._value(entry.inputs[used]))
             if isinstance(step.op, Unsupported):
-                captured = dict.fromkeys(captured_names(node))
-                inputs += [self._value(used) for used in captured]
+                inputs += [self._value(used) for used in entry.captured]
             parameters = self._parameters(step, name)
             self.places[name] = place
             made = self.builder.add_all(
@@ -329,7 +328,7 @@ class _Reading:
             dtype = dtype if data.dtype.kind == "f" and dtype else data.dtype.name
         else:
             data = data.astype(dtype)
-        constant = Constant(shape=data.shape, dtype=dtype, learnable=False, data=data)
+        constant = Constant(shape=data.shape, dtype=dtype, learnable=False, data=self._kept(data))
         return self.builder.constant(self._unique(name), constant)
 
     def _value(self, tensor: str) -> str:
@@ -338,10 +337,17 @@ class _Reading:
             known = self.known[tensor]
             shape = known.data.shape if known.data is not None else ()
             constant = Constant(
-                shape=shape, dtype=known.dtype, learnable=known.learnable, data=known.data
+                shape=shape,
+                dtype=known.dtype,
+                learnable=known.learnable,
+                data=self._kept(known.data),
             )
             self.values[tensor] = self.builder.constant(self._unique(tensor), constant)
         return self.values[tensor]
+
+    def _kept(self, data: Array | None) -> Array | None:
+        """The elements of a constant, unless the graph is to have none."""
+        return data if self.skipped is None else None
 
     def _parameters(self, step: Step, name: str) -> Iterable[str]:
         for weight, role in zip(step.weights, roles(step.op), strict=True):
@@ -354,7 +360,7 @@ class _Reading:
                 shape=weight.data.shape,
                 dtype=weight.dtype,
                 learnable=weight.learnable,
-                data=weight.data if self.skipped is None else None,
+                data=self._kept(weight.data),
             )
             wanted = weight.tensor if shared else f"{name}.{role}"
             self.constants[key] = self.builder.constant(self._unique(wanted), constant)
@@ -365,7 +371,7 @@ def _types_made(call: Call, step: Step) -> tuple[str, ...]:
     """The element types of what a node makes."""
     if isinstance(step.op, Unsupported):
         return ("",) * len(step.op.shapes)
-    if call.proto.op_type == "Cast":
+    if call.entry.kind == "Cast":
         return (element_type(call.integer("to", onnx.TensorProto.UNDEFINED)),)
     return result_types(step.op, _input_types(call, step))
 
@@ -379,12 +385,6 @@ def _input_types(call: Call, step: Step) -> list[str]:
         else call.dtypes[used]
         for used in step.inputs
     ] or [""]
-
-
-def _with_shapes(graph: Graph, same: Graph) -> Graph:
-    """A graph with the shapes that are known of an equal one."""
-    graph.__dict__["shapes"] = same.shapes
-    return graph
 
 
 def _take_raw(model: onnx.ModelProto) -> dict[str, bytes]:

@@ -100,14 +100,18 @@ class _Walk:
         Raises:
             ValueError: If it is no such encoding, or too long to step through.
         """
-        at = start
+        view, at = self.view, start
         while at < stop:
             self.left -= 1
             begin = at
-            key, at = self.varint(at)
+            key, at = view[at], at + 1
+            if key > 0x7F:
+                key, at = self.varint(begin)
             kind = key & 7
             if kind == _BYTES:
-                length, at = self.varint(at)
+                length, at = view[at], at + 1
+                if length > 0x7F:
+                    length, at = self.varint(at - 1)
                 end = at + length
             elif kind == _VARINT:
                 _, end = self.varint(at)

@@ -95,30 +95,31 @@ def read_tensor(
         if count == 0:
             return np.empty(dims, stored), dtype
         mapped = np.memmap(file, stored, "r", offset, dims)
-        return _plain(mapped.view(np.ndarray)), dtype
+        return _plain(mapped.view(np.ndarray), dtype), dtype
     if skipped is not None:
         if skipped != length:
             raise _wrong_length(f"{skipped} bytes", f"{length} bytes", dims, dtype, place)
-        return _plain(np.broadcast_to(np.zeros((), stored), dims)), dtype
+        zero = bytes(stored.itemsize)
+        return _plain(np.ndarray(dims, stored, zero, strides=(0,) * len(dims)), dtype), dtype
     if tensor.HasField("raw_data"):
         raw = tensor.raw_data
         if len(raw) != length:
             raise _wrong_length(f"{len(raw)} bytes", f"{length} bytes", dims, dtype, place)
         if tensor.data_type in _PACKED_BITS:
             return numpy_helper.to_array(tensor), dtype
-        return _plain(np.frombuffer(raw, stored).reshape(dims)), dtype
+        return _plain(np.frombuffer(raw, stored).reshape(dims), dtype), dtype
     have = len(getattr(tensor, helper.tensor_dtype_to_field(tensor.data_type)))
     want = 2 * count if dtype.startswith("complex") else count
     if tensor.data_type in _PACKED_BITS:
         want = length
     if have != want:
         raise _wrong_length(f"{have} elements", f"{want} elements", dims, dtype, place)
-    return _plain(numpy_helper.to_array(tensor)), dtype
+    return _plain(numpy_helper.to_array(tensor), dtype), dtype
 
 
-def _plain(data: Array) -> Array:
+def _plain(data: Array, dtype: str) -> Array:
     """Gives NumPy an element type that it can calculate with."""
-    if data.dtype.name != "bfloat16":
+    if dtype != "bfloat16":
         return data
     if data.size and not any(data.strides):
         return np.broadcast_to(data[(0,) * data.ndim].astype(np.float32), data.shape)

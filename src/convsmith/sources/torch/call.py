@@ -80,6 +80,10 @@ class Call:
     @property
     def first(self) -> torch.Tensor:
         """The first tensor among the arguments."""
+        for value in self.arguments.values():
+            if isinstance(value, torch.Tensor):
+                return value
+            break
         return next(self.tensors())
 
     @property
@@ -141,7 +145,7 @@ class Call:
         """Like :meth:`add`, for operators with several outputs."""
         recorder = self.recorder
         weights = [p for p in parameters if isinstance(p, torch.Tensor)]
-        if any(recorder.value_of(weight) is not None for weight in weights):
+        if not recorder.are_constants(weights):
             raise Unmapped
         values = [
             value if isinstance(value, str) else self.value(value)

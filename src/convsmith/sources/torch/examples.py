@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from convsmith.errors import UsageError
+from convsmith.errors import SourceError, UsageError
 from convsmith.sources.input_sizes import read_sizes
 
 __all__ = ["Arguments", "named_tensors", "read_arguments"]
@@ -85,7 +85,13 @@ def _holds_tensors(given: object) -> bool:
 
 
 def _empty(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    return torch.empty(tuple(shape), dtype=dtype, device="meta")
+    try:
+        return torch.empty(tuple(shape), dtype=dtype, device="meta")
+    except (RuntimeError, TypeError):
+        sizes = ",".join(map(str, shape))
+        raise SourceError(
+            f"torch has no tensors as large as {sizes}", remedy="use a smaller input"
+        ) from None
 
 
 def _to_meta(value: Any) -> Any:

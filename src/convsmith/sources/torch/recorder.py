@@ -114,10 +114,18 @@ class Recorder(TorchDispatchMode):
         self._sharing: defaultdict[int, list[torch.Tensor]] = defaultdict(list)
         self._alive: list[torch.Tensor] = []
         # Memory that others look at: the user, and the constants of the graph.
-        self._shown = {storage_of(tensor) for tensor in twin.tensors}
+        self._shown: set[int] = set()
         for tensor in twin.tensors:
+            memory = storage_of(tensor)
+            self._shown.add(memory)
             if id(tensor) not in twin.originals:
-                self._keep(tensor)
+                self._alive.append(tensor)
+                self._sharing[memory].append(tensor)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch's compiler need not be kept away, nor loaded for that: it rests while we read."""
+        return False
 
     # Values --------------------------------------------------------------------------------
 
@@ -138,7 +146,7 @@ class Recorder(TorchDispatchMode):
     def _keep(self, tensor: torch.Tensor) -> None:
         self._alive.append(tensor)
         sharing = self._sharing[self._memory(tensor)]
-        if all(other is not tensor for other in sharing):
+        if not sharing or all(other is not tensor for other in sharing):
             sharing.append(tensor)
 
     def _memory(self, tensor: torch.Tensor) -> int:
@@ -153,6 +161,10 @@ class Recorder(TorchDispatchMode):
             value = self._values[id(tensor)] = value()
         return value
 
+    def are_constants(self, tensors: Sequence[torch.Tensor]) -> bool:
+        """Whether none of them depends on an input of the network."""
+        return self._values.keys().isdisjoint(map(id, tensors))
+
     def constant(self, tensor: torch.Tensor | Constant, name: str) -> str:
         """The name of a constant, which is put into the graph when it is new.
 
@@ -164,7 +176,8 @@ class Recorder(TorchDispatchMode):
         if id(tensor) in self._constants:
             return self._constants[id(tensor)]
         self._alive.append(tensor)
-        view = (storage_of(tensor), tensor.storage_offset(), tensor.shape, tensor.stride())
+        memory = storage_of(tensor)
+        view = (memory, tensor.storage_offset(), tensor.shape, tensor.stride())
         known = self._views.get(view)
         if known is None:
             key = self._twin.names.get(id(tensor))
@@ -174,7 +187,7 @@ class Recorder(TorchDispatchMode):
                 key, as_constant(tensor, learnable=id(tensor) in self._learnable)
             )
             self._views[view] = known
-            self._shown.add(storage_of(tensor))
+            self._shown.add(memory)
         self._constants[id(tensor)] = known
         return known
 
@@ -210,7 +223,7 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         tensors = list(tensors_in([*args, *kwargs.values()]))
         name = func.overloadpacket.__name__
-        if not any(id(tensor) in self._values for tensor in tensors):
+        if self._values.keys().isdisjoint(map(id, tensors)):
             return self._compute(func, tensors, args, kwargs)
         if name in _SHAPED_LIKE and id(args[0]) not in self._values:
             with self:

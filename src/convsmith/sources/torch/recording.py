@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import random
 import re
 import sys
@@ -21,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from convsmith.errors import ConvsmithError, SourceError
 from convsmith.graph import Graph
+from convsmith.graph.collecting import collector_at_rest
 from convsmith.graph.operators import LocalResponseNorm, Same
 from convsmith.sources.torch import (  # they fill the mapping table
     arrangement,
@@ -111,7 +111,7 @@ class _Reading:
     ) -> Callable[..., Any]:
         """Wraps a forward so that the recorder knows which module is running."""
 
-        @functools.wraps(forward)
+        @functools.wraps(forward, assigned=("__name__", "__doc__"), updated=())
         def followed(*args: Any, **kwargs: Any) -> Any:
             assert self.recorder is not None
             self.recorder.names.running.append((path, module))
@@ -223,22 +223,10 @@ def _nothing_remembered() -> Iterator[None]:
         stack.enter_context(torch.random.fork_rng(devices=gpus))
         stack.callback(random.setstate, random.getstate())
         stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002 - the global one
-        stack.enter_context(_collector_at_rest())
+        stack.enter_context(collector_at_rest())
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
-
-
-@contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    """Nothing made in a pass is garbage; looking for it takes a third of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import MethodType
@@ -28,6 +28,7 @@ _OWN = frozenset(nn.Module().__dict__)  # never shared between modules, nor with
 _CONTAINERS = frozenset([dict, list, set, OrderedDict])
 _TABLES = ("_parameters", "_buffers", "_modules")
 HOOK_TABLES = frozenset(n for n, v in nn.Module().__dict__.items() if "hook" in n and v == {})
+_NEVER_PLAIN = HOOK_TABLES.union(_TABLES)
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -79,9 +80,9 @@ def make_twin(
     Raises:
         SourceError: If the module is scripted, or has weights without a shape yet.
     """
-    found = dict(_all_modules(module))
+    found = {path: (original, plain) for path, original, plain in _all_modules(module)}
     memo: dict[int, Any] = {}
-    for path, original in found.items():
+    for path, (original, _) in found.items():
         if isinstance(original, torch.jit.ScriptModule):
             raise SourceError(
                 "it is compiled by torch.jit",
@@ -90,9 +91,9 @@ def make_twin(
             )
         memo[id(original)] = object.__new__(type(original))
     twin = Twin(module=memo[id(module)])
-    for path, original in found.items():
-        _share_tensors(path, original, twin, memo)
-    for path, original in found.items():
+    for path, (original, plain) in found.items():
+        _share_tensors(path, original, plain, twin, memo)
+    for path, (original, _) in found.items():
         made = memo[id(original)]
         _copy_attributes(original, made, memo)
         made.__dict__["forward"] = wrap(path, made, _bound_forward(made))
@@ -108,17 +109,24 @@ def _bound_forward(module: nn.Module) -> Callable[..., Any]:
     return forward
 
 
-def _all_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every module once, by its first path; also those that only stand in a plain list."""
+_Plain = list[tuple[str, object]]
+
+
+def _all_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module, _Plain]]:
+    """Every module once, by its first path, with its plain attributes.
+
+    Also those that only stand in a plain list.
+    """
     seen: set[int] = set()
-    waiting = list(root.named_modules())
+    waiting = deque(root.named_modules())
     while waiting:
-        path, module = waiting.pop(0)
+        path, module = waiting.popleft()
         if id(module) in seen:
             continue
         seen.add(id(module))
-        yield path, module
-        for name, value in plain_attributes(module):
+        plain = list(plain_attributes(module))
+        yield path, module, plain
+        for name, value in plain:
             if isinstance(value, nn.Module):
                 prefix = _join(path, name)
                 waiting += [(_join(prefix, below), m) for below, m in value.named_modules()]
@@ -133,10 +141,10 @@ def plain_attributes(module: nn.Module) -> Iterator[tuple[str, object]]:
     waiting: list[tuple[str, object]] = [
         (name, value)
         for name, value in module.__dict__.items()
-        if type(value) not in _ATOMS
-        and name not in HOOK_TABLES
-        and name not in _TABLES
+        if name not in _NEVER_PLAIN
+        and type(value) not in _ATOMS
         and not _is_atoms(value)
+        and not (name in _OWN and type(value) in _CONTAINERS and not value)
     ]
     seen: set[int] = set()
     while waiting:
@@ -158,11 +166,13 @@ def _is_atoms(value: object) -> bool:
     return type(value) is tuple and _ATOMS.issuperset(map(type, value))
 
 
-def _share_tensors(path: str, module: nn.Module, twin: Twin, memo: dict[int, Any]) -> None:
+def _share_tensors(
+    path: str, module: nn.Module, plain: _Plain, twin: Twin, memo: dict[int, Any]
+) -> None:
     registered = [*module._parameters.items(), *module._buffers.items()]
-    plain = [(n, v) for n, v in plain_attributes(module) if isinstance(v, torch.Tensor)]
-    twin.keys.update(_join(path, name) for name, _ in registered)
-    for name, tensor in (*registered, *plain):
+    twin.keys.update([_join(path, name) for name, _ in registered])
+    beside = [(name, value) for name, value in plain if isinstance(value, torch.Tensor)]
+    for name, tensor in (*registered, *beside):
         if tensor is None or id(tensor) in memo:
             continue
         if isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer)):
@@ -172,24 +182,26 @@ def _share_tensors(path: str, module: nn.Module, twin: Twin, memo: dict[int, Any
                 remedy="run the module once before reading it",
             )
         alias = tensor.data  # unlike detach(), with a version counter of its own
-        if isinstance(tensor, nn.Parameter):
+        learnable = isinstance(tensor, nn.Parameter)
+        if learnable:
             alias = nn.Parameter(alias, requires_grad=tensor.requires_grad)
         memo[id(tensor)] = alias
         twin.originals.add(id(tensor))
         for version in (tensor, alias):
             twin.tensors.append(version)
             twin.names[id(version)] = _join(path, name)
-            if isinstance(tensor, nn.Parameter):
+            if learnable:
                 twin.learnable.add(id(version))
 
 
 def _copy_attributes(original: nn.Module, made: nn.Module, memo: dict[int, Any]) -> None:
     copies = made.__dict__
     for name, value in original.__dict__.items():
-        if type(value) in _ATOMS or _is_atoms(value):
+        kind = type(value)
+        if kind in _ATOMS or (kind is tuple and _is_atoms(value)):
             copies[name] = value
-        elif name in _OWN and type(value) in _CONTAINERS and not value:
-            copies[name] = type(value)()
+        elif kind in _CONTAINERS and not value and name in _OWN:
+            copies[name] = kind()
         else:
             copies[name] = _copy_attribute(name, value, memo)
     copies["training"] = False
@@ -198,7 +210,8 @@ def _copy_attributes(original: nn.Module, made: nn.Module, memo: dict[int, Any])
 def _copy_attribute(name: str, value: Any, memo: dict[int, Any]) -> object:
     if name in _TABLES:
         copied = type(value)()
-        copied.update((key, memo.get(id(item), item)) for key, item in value.items())
+        for key, item in value.items():
+            copied[key] = memo.get(id(item), item)
         return copied
     if name == "_forward_pre_hooks":
         kept = {key: hook for key, hook in value.items() if computes_a_weight(hook)}

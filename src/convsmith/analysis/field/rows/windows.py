@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 
 from convsmith.analysis.field.moves import Move, Moves, Path, Row, kept, moves, regrouped
 from convsmith.analysis.field.taps import Phases, Taps
@@ -23,25 +24,31 @@ from convsmith.graph.operators import (
 from convsmith.graph.shape import Shape, resolve_padding
 
 
-def _windows(op: Conv | Pool | DeformConv | Unfold, x: Shape) -> list[Taps]:
+def _windows(op: Conv | Pool | DeformConv | Unfold, x: Shape) -> list[Move]:
     padding = op.padding if op.same is None else resolve_padding(op, x[2:])
     return [
-        Taps(phases=(range(-low, -low + dilation * (kernel - 1) + 1, dilation),), step=stride)
-        for kernel, stride, dilation, (low, _) in zip(
-            op.kernel, op.stride, op.dilation, padding, strict=True
+        _window(axis, kernel, stride, dilation, low)
+        for axis, kernel, stride, dilation, (low, _) in zip(
+            range(2, len(x)), op.kernel, op.stride, op.dilation, padding, strict=True
         )
     ]
 
 
-def _seen(taps: Sequence[Taps]) -> list[Move]:
-    return [Move(to=axis, how="look", taps=each) for axis, each in enumerate(taps, start=2)]
+@lru_cache(maxsize=4096)
+def _window(axis: int, kernel: int, stride: int, dilation: int, low: int) -> Move:
+    phases = (range(-low, -low + dilation * (kernel - 1) + 1, dilation),)
+    return Move(to=axis, how="look", taps=Taps(phases=phases, step=stride))
+
+
+_KEPT = tuple(kept(2))
+_ALL_CHANNELS = Move(to=1, how="reduce")
 
 
 def _channels(groups: int, before: int, after: int) -> Move:
     if groups == 1:
-        return Move(to=1, how="reduce")
+        return _ALL_CHANNELS
     if groups == before == after:
-        return Move(to=1)
+        return _KEPT[1]
     each = range(before // groups)
     phases = Phases(max(after // groups, 1), lambda phase: each)
     return Move(to=1, how="look", taps=Taps(phases=phases, step=before // groups))
@@ -57,9 +64,10 @@ def _(op: Conv, inputs: tuple[Shape, ...], output: Shape, index: int) -> Row:
                 op.kernel, op.stride, op.dilation, op.padding, strict=True
             )
         ]
+        spatial = [Move(to=axis, how="look", taps=each) for axis, each in enumerate(taps, start=2)]
     else:
-        taps = _windows(op, x)
-    return ((Move(to=0), _channels(op.groups, x[1], op.channels), *_seen(taps)),)
+        spatial = _windows(op, x)
+    return ((_KEPT[0], _channels(op.groups, x[1], op.channels), *spatial),)
 
 
 def _transposed(kernel: int, stride: int, dilation: int, low: int) -> Taps:
@@ -89,8 +97,8 @@ def _(op: DeformConv, inputs: tuple[Shape, ...], output: Shape, index: int) -> R
     """The image is read where the offsets say; the offsets and factors at their own place."""
     x = inputs[0]
     freely = [
-        Move(to=axis, how="anywhere", taps=taps, reason="reads where its offsets say")
-        for axis, taps in enumerate(_windows(op, x), start=2)
+        replace(move, how="anywhere", reason="reads where its offsets say")
+        for move in _windows(op, x)
     ]
     beside = (Move(to=0), Move(to=None, how="reduce"), *kept(len(x))[2:])
     image = (Move(to=0), _channels(op.groups, x[1], op.channels), *freely)
@@ -99,7 +107,7 @@ def _(op: DeformConv, inputs: tuple[Shape, ...], output: Shape, index: int) -> R
 
 @moves.register
 def _(op: Pool, inputs: tuple[Shape, ...], output: Shape, index: int) -> Row:
-    return ((*kept(2), *_seen(_windows(op, inputs[0]))),)
+    return ((*_KEPT, *_windows(op, inputs[0])),)
 
 
 @moves.register

@@ -1,0 +1,172 @@
+"""The choice: measured once, remembered, never wrong however the file looks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convsmith.conv import choice
+from convsmith.conv.choice import EXACT, choice_store, plan, predicted_effort, tune
+from convsmith.conv.plan import ConvPlan, candidates
+from convsmith.conv.spec import ConvSpec
+from convsmith.errors import UnsupportedOperatorError, UsageError
+from convsmith.kernel.target import host
+from convsmith.parallel import limited_threads
+
+SPEC = ConvSpec(size=(12, 12), channels=8, filters=8, kernel=(3, 3), padding=((1, 1), (1, 1)))
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own, so that nothing is known and nothing is left behind."""
+    monkeypatch.setenv("CONVSMITH_CACHE", str(tmp_path))
+    monkeypatch.setattr(choice, "_SECONDS", 0.002)
+    return tmp_path
+
+
+def stored(folder: Path) -> list[Path]:
+    return sorted((folder / "choices").glob("*.json"))
+
+
+def test_tuning_remembers(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = tune(SPEC)
+    times = [found.milliseconds for found in measured]
+    assert times == sorted(times)
+    assert len(stored(own_folder)) == 1
+    monkeypatch.setattr(choice, "_measure", None)  # measuring again would be an error
+    made = plan(SPEC, tune=True)
+    assert made.milliseconds == times[0]
+    assert (made.algorithm, str(made.tiling)) == (measured[0].algorithm, measured[0].tiling)
+
+
+def test_another_process_remembers_too(own_folder: Path) -> None:
+    (first, *_) = tune(SPEC)
+    code = (
+        "from convsmith.conv import choice\n"
+        "from convsmith.conv.spec import ConvSpec\n"
+        "choice._measure = None\n"
+        f"made = choice.plan({SPEC!r}, tune=True)\n"
+        "print(made.algorithm, made.tiling, made.milliseconds)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "CONVSMITH_CACHE": str(own_folder)},
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == f"{first.algorithm} {first.tiling} {first.milliseconds}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b'{"measured": 3}', b'{"measured": [{"algorithm": "direct"}]}', b"\xff\x00"],
+)
+@pytest.mark.parametrize("whole", [False, True], ids=["in the file", "in the blob"])
+def test_a_damaged_file_is_no_knowledge(own_folder: Path, content: bytes, whole: bool) -> None:
+    tune(SPEC)
+    (path,) = stored(own_folder)
+    if whole:
+        assert choice_store().write(path.stem, content)
+    else:
+        path.write_bytes(content)
+    choice._decided.clear()
+    made = plan(SPEC)
+    assert made.milliseconds is None
+    assert made == min(candidates(SPEC), key=lambda p: _order(p))
+
+
+def _order(made: ConvPlan) -> float:
+    return predicted_effort(made) if made.error_ratio <= choice.DEFAULT_TOLERANCE else np.inf
+
+
+def test_a_folder_that_cannot_be_written_costs_nothing_but_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("CONVSMITH_CACHE", str(tmp_path / "file"))
+    assert plan(SPEC, tune=True).milliseconds is None or plan(SPEC).algorithm
+
+
+def test_the_tolerance_restricts_the_candidates() -> None:
+    ratios = {made.error_ratio for made in candidates(SPEC)}
+    assert max(ratios) > 2
+    for tolerance in (1.0, 2.0, 5.0):
+        assert plan(SPEC, tolerance=tolerance).error_ratio <= tolerance
+        tune(SPEC, tolerance=tolerance)
+        assert plan(SPEC, tolerance=tolerance).error_ratio <= tolerance
+    tune(SPEC)  # what is too inexact is known now, and still not taken
+    assert plan(SPEC, tolerance=1.0).error_ratio == 1.0
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SPEC,
+        ConvSpec(size=(9, 9), channels=16, filters=16, kernel=(3, 3), groups=16),
+        ConvSpec(size=(16, 16), channels=32, filters=32, kernel=(1, 1)),
+    ],
+    ids=["dense", "depthwise", "pointwise"],
+)
+def test_exact_sums_the_products_of_the_definition(spec: ConvSpec) -> None:
+    made = plan(spec, algorithm="exact")
+    assert made.algorithm in EXACT
+    for one in candidates(spec):
+        if one.algorithm in EXACT:
+            assert one.error_ratio == 1.0, one
+            # Not more; fewer where products with padding are left out.
+            assert 0.7 * spec.macs < one.operations.mults <= spec.macs, one
+
+
+def test_names_that_are_no_algorithm_and_tolerances_that_make_no_sense() -> None:
+    with pytest.raises(UsageError, match=r"no algorithm 'fast'; choose auto, exact or one of "):
+        plan(SPEC, algorithm="fast")
+    strided = ConvSpec(size=(9, 9), channels=8, filters=8, kernel=(3, 3), stride=(2, 2))
+    with pytest.raises(UnsupportedOperatorError, match="winograd does not take .*: its tiles need"):
+        plan(strided, algorithm="winograd")
+    for tolerance in (0.5, float("nan"), -1):
+        with pytest.raises(UsageError, match=f"tolerance {tolerance} is below 1"):
+            plan(SPEC, tolerance=tolerance)
+
+
+def test_deciding_again_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = plan(SPEC)
+    monkeypatch.setattr(choice, "choice_store", None)
+    assert plan(SPEC) is first
+    with pytest.raises(TypeError):  # another number of threads is another question
+        with limited_threads(7):
+            plan(SPEC)
+
+
+def test_a_new_measurement_replaces_what_was_decided() -> None:
+    assert plan(SPEC).milliseconds is None
+    tune(SPEC)
+    assert plan(SPEC).milliseconds is not None
+
+
+def test_other_machines_are_predicted_never_measured(own_folder: Path) -> None:
+    made = plan(SPEC, tune=True, target=host().with_lanes(4))
+    assert made.target.lanes == 4
+    assert made.milliseconds is None
+    assert stored(own_folder) == []
+
+
+def test_no_images_are_planned_like_one() -> None:
+    made = plan(SPEC.with_batch(0), tune=True)
+    assert made.spec.batch == 0
+    assert made.algorithm == plan(SPEC).algorithm
+
+
+def test_the_prediction_prefers_what_saves_most_where_sums_dominate() -> None:
+    large = ConvSpec(
+        size=(56, 56), channels=128, filters=128, kernel=(3, 3), padding=((1, 1), (1, 1))
+    )
+    assert plan(large).algorithm == "winograd"
+    by_name = {made.algorithm: predicted_effort(made) for made in candidates(large)}
+    assert by_name["winograd"] < by_name["direct"]

@@ -1,0 +1,159 @@
+"""``docs/json.md`` names every key that the verbs write, and no other."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.random_weights import random_network
+
+import convsmith as cs
+from convsmith.analysis import symbolic
+from convsmith.cli.running import run
+from convsmith.linting import Rules, find_rule
+from convsmith.linting.baseline import write_baseline
+from convsmith.optimization import Files, Optimization, Proof
+from convsmith.rewrite import Rewriting, Verification
+
+REPOSITORY = Path(__file__).parents[2]
+PAGE = (REPOSITORY / "docs" / "json.md").read_text("utf-8")
+
+
+@cache
+def described() -> dict[str, frozenset[str]]:
+    """The keys in the tables of the page, by section."""
+    found: dict[str, frozenset[str]] = {}
+    for section in re.split(r"^##+ ", PAGE, flags=re.MULTILINE)[1:]:
+        title, _, body = section.partition("\n")
+        cells = re.findall(r"^\| (`.*?) \|", body, re.MULTILINE)
+        keys = [key for cell in cells for key in re.findall(r"`([^`]+)`", cell)]
+        assert len(keys) == len(set(keys)), f"{title} names a key twice"
+        found[title.strip()] = frozenset(keys)
+    return found
+
+
+def keys(data: Any, section: str, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every key of some data, as the page writes it, with the section that has to name it."""
+    if isinstance(data, list):
+        for value in data:
+            if isinstance(value, dict):
+                yield section, f"{path}[]"
+            yield from keys(value, section, f"{path}[]")
+    if not isinstance(data, dict):
+        return
+    if path and "schema" in data:
+        section, path = data["schema"], ""
+    elif path and "largest_of" in data:
+        section, path = "Polynomial", ""
+    elif path.endswith(("rf", "fields.*.before", "fields.*.after")):
+        section, path = "Receptive field", ""
+    has_names = f"{path}.*" in described()[section]
+    for key, value in data.items():
+        place = "*" if has_names else key
+        place = f"{path}.{place}" if path else place
+        yield section, place
+        yield from keys(value, section, place)
+
+
+def rewriting() -> tuple[Rewriting, Verification]:
+    """A rewritten network, and what it lost on images with labels."""
+    net = random_network("4@10 > conv 16 3 p1 > relu > conv 16 3/2 psame > gap > flatten")
+    random = np.random.default_rng(0)
+    images = random.normal(size=(8, 4, 10, 10)).astype(np.float32)
+    made = cs.rewrite(net, macs=0.6, calibration=cs.calibrate(net, [images]))
+    labelled = [(images, random.integers(0, 16, 8))]
+    return made, cs.verify(net, made.net, labelled, metric="accuracy")
+
+
+def optimized(made: Rewriting, verification: Verification, folder: Path) -> Optimization:
+    """What the main job would say about it."""
+    analysis = cs.analyze(made.net)
+    return Optimization(
+        source="network.onnx",
+        before=analysis,
+        after=analysis,
+        rewriting=made,
+        verification=verification,
+        calibration_images=8,
+        skipped=("a.png: too small",),
+        timings={},
+        speedup=None,
+        proof=Proof(original=0.0, rewritten=0.0),
+        pictures=(),
+        files=Files.at(folder),
+        notes=(),
+    )
+
+
+def results(folder: Path) -> Iterator[dict[str, Any]]:
+    """One or more objects of every schema; together they have all keys that there are."""
+    phases = cs.load("3@9 > conv 4 3/2 > deconv 4 3/2 > gap")
+    gated = cs.load("4@9 > conv 4 3 p1 > ( [ gap > conv 4 1 > sigmoid ] + - )")
+    for net in (phases, gated, cs.load("4@9 > conv 4 3 > unsupported Magic 4@7")):
+        yield cs.analyze(net).to_dict()
+    yield cs.analyze(phases).by_module().to_dict()
+    yield symbolic(cs.load("3@32 > conv 8 3/2 p1 > relu")).to_dict()
+    yield cs.explain(phases).to_dict()
+    yield cs.explain(phases, "conv1", convention="thop").to_dict()
+    yield cs.explain(cs.load("3@9 > conv 4 3 > bn"), convention="fvcore").to_dict()
+    yield cs.compare("4@9 > conv 4 5 p2").to_dict()
+    yield cs.compare("4@9 > conv 4 5 p2", against=["4@9 > conv 4 3 p1"]).to_dict()
+
+    skips = cs.load("4@9 > relu > conv 4 1/2 > relu > conv 4 1/2")
+    found = cs.lint(skips)
+    write_baseline(folder / "known.json", found.findings)
+    yield json.loads((folder / "known.json").read_text("utf-8"))
+    yield found.to_dict()
+    first = found.findings[0]
+    yield cs.lint(skips, baseline=folder / "known.json").to_dict()
+    other = cs.load("4@9 > relu > conv 4 3/2")
+    yield cs.lint(other, baseline=folder / "known.json").to_dict()
+    yield cs.lint(skips, ignore=[f"{first.code}@{first.layer} # a test"]).to_dict()
+    yield find_rule("stride-skips-pixels").to_dict()
+    yield Rules().to_dict()
+
+    small, large = cs.load("3@9 > conv 4 3"), cs.load("3@9 > conv 5 3 > relu")
+    yield cs.diff(small, large, macs="+1%").to_dict()
+    yield cs.diff(large, small).to_dict()
+
+    made, verification = rewriting()
+    made.plan.save(folder / "plan.json")
+    yield json.loads((folder / "plan.json").read_text("utf-8"))
+    yield made.to_dict()
+    yield optimized(made, verification, folder).to_dict()
+
+
+def test_every_key_is_described_and_every_described_key_is_written(tmp_path: Path) -> None:
+    found: dict[str, set[str]] = {section: set() for section in described()}
+    for data in results(tmp_path):
+        for section, key in keys(json.loads(json.dumps(data)), data["schema"]):
+            found[section].add(key)
+    for section, named in described().items():
+        assert found[section] == named, section
+
+
+def test_every_schema_of_a_network_has_a_section() -> None:
+    named = set()
+    for room in ("analysis", "linting", "rewrite"):
+        for file in (REPOSITORY / "src" / "convsmith" / room).rglob("*.py"):
+            named |= set(re.findall(r"\"(convsmith\.[a-z-]+/\d+)\"", file.read_text("utf-8")))
+    named.remove("convsmith.calibration/1")  # a header of arrays that only we read
+    assert named == {title for title in described() if "/" in title}
+
+
+def test_the_commands_run(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = re.findall(r"^    (convsmith .*)$", PAGE, re.MULTILINE)
+    assert len(commands) > 5
+    for line in commands:
+        words = shlex.split(line)[1:]
+        if words[0] == "optimize":  # has its own tests
+            continue
+        assert run(words) in (0, 1), line
+        assert json.loads(capsys.readouterr().out)["schema"] in described()
