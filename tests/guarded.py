@@ -1,6 +1,7 @@
 """Runs convolutions whose buffers lie against pages that may not be touched.
 
-``python -m tests.guarded ALGORITHM COUNT``, at all vector widths in turn: x, y, the packed weights, the bias, the
+``python -m tests.guarded ALGORITHM COUNT``, at all vector widths in turn: x, y,
+ the packed weights, the bias, the
 residual and the workspace end, and in a second round begin, at a page without any permission. A
 kernel that reads or writes one element too far ends the process with a segmentation fault; the
 last line printed says of which convolution.

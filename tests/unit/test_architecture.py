@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "graph": {"errors", "parallel"},
     "sources": {"errors", "files", "graph", "parallel"},
     "analysis": {"errors", "results", "graph"},
-    "linting": {"errors", "files", "results", "graph", "analysis"},
+    "linting": {"errors", "files", "results", "graph", "analysis", "signal"},
     "signal": {"errors", "results", "graph"},
     "kernel": {"errors", "files", "parallel"},
     "conv": {"errors", "files", "parallel", "results", "graph", "kernel"},
@@ -34,7 +34,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rewrite": {"errors", "files", "parallel", "results", "graph", "analysis"},
     "report": {
         *("errors", "files", "results", "graph"),
-        *("analysis", "linting", "signal", "conv", "runtime", "rewrite", "optimization", "diagnosis"),
+        *(
+            "analysis",
+            "linting",
+            "signal",
+            "conv",
+            "runtime",
+            "rewrite",
+            "optimization",
+            "diagnosis",
+        ),
     },
 }
 MAY_IMPORT["comparison"] = {"errors", "results", "graph", "sources", "analysis", "runtime"}

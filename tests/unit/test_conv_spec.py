@@ -86,8 +86,7 @@ def test_text(changes: dict[str, Any], text: str) -> None:
         (
             {"kernel": (5, 5), "dilation": (1, 3)},
             ShapeError,
-            "kernel 5 with dilation 1x3 reaches over 13 elements of spatial axis 1, which has 9 "
-            "and 0 of padding; pad more or use a smaller kernel.",
+            "reaches over 13 elements of spatial axis 1, which has 9 and 0 of padding; pad more",
         ),
         ({"batch": 2**40}, ShapeError, "elements is more than any memory holds; choose smaller"),
     ],

@@ -106,16 +106,14 @@ class Algorithm(Protocol):
         """Returns its expected rms error over that of direct float32 convolution."""
 
     def error_bound(self, spec: ConvSpec, tiling: Any) -> float:
-        """Returns a bound of an output's error over the sum of |w| |x| of its terms.
+        """Returns a bound of an output's error, over sum |w| times max |x| of what it reads.
 
-        (one image and group).
+        What it reads is the window for direct sums and the tile, or the image, for transforms:
+        there the neighbours' elements contribute rounding errors too.
         """
 
     def spread(self, spec: ConvSpec, tiling: Any) -> tuple[int, ...]:
-        """Returns the sizes of the output tiles over which a NaN or Inf spreads.
-
-        All 1 if it does not.
-        """
+        """Returns the sizes of the output tiles over which a NaN or Inf may spread, or all 1."""
 
     def reference(
         self, spec: ConvSpec, x: NDArray[Any], w: NDArray[Any], tiling: Any

@@ -72,7 +72,7 @@ class ConvPlan:
 
     @property
     def error_bound(self) -> float:
-        """A bound of an output's error, over the sum of |w| |x| of its terms."""
+        """A bound of an output's error, over sum |w| times max |x| of what it reads."""
         return self.method.error_bound(self.spec, self.tiling)
 
     @property
@@ -120,7 +120,7 @@ class ConvPlan:
             f"  algorithm    {self.algorithm} {self.tiling}",
             f"  operations   {self.operations.mults:,} multiplications ({saved:.2f} times fewer)",
             f"  workspace    {self.workspace_bytes:,} bytes",
-            f"  error        {self.error_ratio:.3g} x direct; < {self.error_bound:.2g} sum |w||x|",
+            f"  error        {self.error_ratio:.2g} x direct, {self.error_bound:.1g} sum|w| max|x|",
         ]
         if set(self.spread) != {1}:
             lines.append(f"  NaN, Inf     spread over {'x'.join(map(str, self.spread))} outputs")

@@ -8,19 +8,16 @@ from fractions import Fraction
 from functools import reduce
 from itertools import pairwise
 from operator import or_
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from convsmith.graph import Node
 from convsmith.graph.operators import Conv, Pool
 from convsmith.linting.rule import AXES, Site, Sites, by_axis, rule
 from convsmith.linting.subject import Subject, Window, is_elementwise
+from convsmith.signal import folded_share
 
 __all__: list[str] = []
-
-Array = npt.NDArray[Any]
 
 EXAMINED = 4096
 """How many positions of an axis are examined one by one; longer axes repeat."""
@@ -423,7 +420,7 @@ def aliasing_stride(net: Subject) -> Sites:
         weight = net.array(node, "weight")
         if weight is None or max(op.kernel) == 1 or math.prod(op.kernel) > GRID**2:
             continue
-        share = _folded(weight, op.stride, op.dilation)
+        share = folded_share(weight, op.stride, op.dilation, size=GRID)
         limit = 1 - Fraction(1, 2 * math.prod(op.stride))
         if share > limit:
             white = 1 - 1 / math.prod(op.stride)
@@ -432,33 +429,3 @@ def aliasing_stride(net: Subject) -> Sites:
                 f"{share:.1%} of the energy of its kernels lies above the Nyquist limit of stride"
                 f" {'x'.join(map(str, op.stride))}; white noise has {white:.1%}",
             )
-
-
-def _folded(weight: Array, stride: Sequence[int], dilation: Sequence[int]) -> float:
-    """The share of the kernels' energy at frequencies that the stride folds."""
-    axes = tuple(range(2, weight.ndim))
-    sizes = (GRID,) * len(axes)
-    energy = np.zeros(sizes)
-    elements = weight.shape[0] * weight.shape[1] * math.prod(sizes)
-    for part in np.array_split(weight, min(max(elements >> 21, 1), len(weight))):
-        response = np.fft.fftn(part, s=sizes, axes=axes)
-        energy += (np.abs(response) ** 2).sum((0, 1))
-    total = float(energy.sum())
-    for axis, (step, apart) in enumerate(zip(stride, dilation, strict=True)):
-        energy = energy * _kept(step, apart).reshape(
-            [-1 if i == axis else 1 for i in range(len(axes))]
-        )
-    return 1 - float(energy.sum()) / total if total else 0.0
-
-
-def _kept(stride: int, dilation: int) -> Array:
-    """The share of each frequency of a kernel that lies below the new Nyquist limit.
-
-    Dilation squeezes the response and repeats it; bins are half open, so that white noise keeps
-    one part in ``stride``.
-    """
-    count = GRID * dilation
-    frequency = (np.arange(count) + count // 2) % count - count // 2  # in whole bins
-    below = (2 * stride * frequency >= -count) & (2 * stride * frequency < count)
-    share: Array = below.reshape(dilation, GRID).mean(0)
-    return share
