@@ -6,6 +6,8 @@ BIN := .venv/bin
 CODE := src tests $(wildcard benchmarks examples)
 
 .DEFAULT_GOAL := help
+# Tests run side by side, one process a core: libraries with threads of their own would fight for the cores.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 CONVSMITH_THREADS=2
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help setup demo test check format bench clean
@@ -21,7 +23,7 @@ demo: .venv/.demo-stamp  ## rewrite the shipped network on the shipped photograp
 	  --macs 0.5 -o build/demo --force
 
 test: check  ## lint, types and all tests
-	$(BIN)/pytest -n auto
+	$(ONE_THREAD) $(BIN)/pytest -n auto
 
 check: .venv/.dev-stamp  ## lint, formatting and types
 	$(BIN)/ruff check $(CODE)

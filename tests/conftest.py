@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,17 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.fail(f"CONVSMITH_DATA={name} is not a folder")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps compiled code and choices out of the user's folder; all processes of a run share it."""
+    given = os.environ.get("CONVSMITH_CACHE")
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    os.environ["CONVSMITH_CACHE"] = str(shared / "convsmith-cache")
+    yield
+    if given is None:
+        del os.environ["CONVSMITH_CACHE"]
+    else:
+        os.environ["CONVSMITH_CACHE"] = given

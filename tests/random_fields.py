@@ -6,6 +6,7 @@ when it can depend on the pixel that was changed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -192,9 +193,20 @@ OPERATORS: dict[str, st.SearchStrategy[ops.Operator]] = {
 # Networks -------------------------------------------------------------------------
 
 
+WAYS = ["-", "-", "add", "channels", "rows", "gate", "shuffle", "flatten"]
+"""How values are brought together, or taken apart."""
+
+CHANNELS = ["-", "add", "channels", "channels", "channels", "shuffle", "shuffle", "half",
+            "every other", "split", "depthwise", "grouped"]  # fmt: skip
+"""The same for channels that do not all see the same."""
+
+
 @st.composite
 def networks(
-    draw: st.DrawFn, layers: st.SearchStrategy[ops.Operator], image: Shape = (1, 2, 9, 8)
+    draw: st.DrawFn,
+    layers: st.SearchStrategy[ops.Operator],
+    image: Shape = (1, 2, 9, 8),
+    ways: Sequence[str] = WAYS,
 ) -> Graph:
     """A network of a few layers, some in branches that are added, gated or concatenated."""
     builder = GraphBuilder()
@@ -205,18 +217,21 @@ def networks(
         if made is None:
             continue
         values.append(made)
-        joined = _join(draw, builder, values, index)
-        if joined is not None:
-            values.append(joined)
+        for turn in range(1 if ways is WAYS else 3):
+            joined = _join(draw, builder, values, index * 3 + turn, ways)
+            if joined is not None:
+                values.append(joined)
     return builder.build(values[-1])
 
 
-def _join(draw: st.DrawFn, builder: GraphBuilder, values: list[str], index: int) -> str | None:
+def _join(
+    draw: st.DrawFn, builder: GraphBuilder, values: list[str], index: int, ways: Sequence[str]
+) -> str | None:
     """Brings the last value together with another one, in one of several ways."""
     last = values[-1]
     shape = builder.shapes[last]
     assert shape is not None
-    way = draw(st.sampled_from(["-", "-", "add", "channels", "rows", "gate", "shuffle", "flatten"]))
+    way = draw(st.sampled_from(ways))
     if way == "add":
         alike = [v for v in values[:-1] if builder.shapes[v] == shape]
         if alike:
@@ -247,10 +262,45 @@ def _join(draw: st.DrawFn, builder: GraphBuilder, values: list[str], index: int)
             ops.Reshape(shape=(-1, *shape[1:])),
         ]
         return _chain(builder, steps, last, f"shuffle{index}")
+    elif way in ("half", "every other") and shape[1] > 1:
+        return _part(draw, builder, last, f"part{index}", every=1 + (way == "every other"))
+    elif way == "split" and shape[1] > 1:
+        first = draw(st.integers(1, shape[1] - 1))
+        split = ops.Split(sizes=(first, shape[1] - first), axis=1)
+        return builder.add_all(split, last, name=f"split{index}")[draw(st.integers(0, 1))]
+    elif way == "depthwise":
+        op = _row_pairs(shape[1], shape[1])
+        return _add(builder, op, last, name=f"depthwise{index}")
+    elif way == "grouped" and shape[1] % 2 == 0:
+        op = _row_pairs(draw(st.sampled_from([2, 4, 6])), 2)
+        return _add(builder, op, last, name=f"grouped{index}")
     elif way == "flatten" and 1 not in shape[2:]:
         steps = [ops.Flatten(axis=2), ops.Reshape(shape=(-1, *shape[1:]))]
         return _chain(builder, steps, last, f"flatten{index}")
     return None
+
+
+def _row_pairs(channels: int, groups: int) -> ops.Operator:
+    """A convolution over two pixels of a row, in groups."""
+    return ops.Conv(
+        channels=channels,
+        kernel=(1, 2),
+        stride=(1, 1),
+        padding=((0, 0), (0, 1)),
+        dilation=(1, 1),
+        groups=groups,
+    )
+
+
+def _part(
+    draw: st.DrawFn, builder: GraphBuilder, used: str, name: str, *, every: int
+) -> str | None:
+    """Some of the channels."""
+    shape = builder.shapes[used]
+    assert shape is not None
+    start = draw(st.integers(0, shape[1] - 1))
+    stop = draw(st.integers(start + 1, shape[1]))
+    return _add(builder, ops.Slice(ranges=((1, start, stop, every),)), used, name=name)
 
 
 def _chain(builder: GraphBuilder, steps: list[ops.Operator], used: str, name: str) -> str | None:

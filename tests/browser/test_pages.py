@@ -13,16 +13,19 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from html import escape
 from json import dumps
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.benches import made_bench
 
 from convsmith.analysis import Analysis, analyze, diff, fields
 from convsmith.analysis.comparing import arrangements, side_by_side
 from convsmith.analysis.explaining import explain
+from convsmith.analysis.symbolic import symbolic
 from convsmith.graph import GraphBuilder, parse
 from convsmith.graph.operators import Activation, Conv
 from convsmith.linting import Rules, lint
@@ -31,9 +34,13 @@ from convsmith.report import html
 from convsmith.rewrite import Choice, Plan, Rewriting, Verification
 from convsmith.rewrite.verifying import OutputError
 from convsmith.runtime.timing import Timing
+from convsmith.signal import spectrum
+from convsmith.sources import load
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = "<img src=x onerror=\"document.documentElement.dataset.hurt='1'\">'\"&😀"
+
+RESTORER = Path(__file__).parents[2] / "examples" / "restorer" / "restorer.onnx"
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not installed")
 
@@ -179,13 +186,29 @@ def lint_page() -> str:
     return html(lint(replace(net, source=HOSTILE), select="all"))
 
 
+def symbolic_page() -> str:
+    net = parse(f"x : 8@16\n{dumps(HOSTILE)} = conv 8 5/2 p2 (x)\nreturn y = {dumps(HOSTILE)}")
+    return html(symbolic(replace(net, source=HOSTILE)))
+
+
+def bench_page() -> str:
+    return html(made_bench(name=HOSTILE, cold=True))
+
+
+@cache
+def spectrum_page() -> str:
+    found = spectrum(load(RESTORER, (1, 1, 64, 64)))
+    layers = (replace(found.layers[0], name=HOSTILE), *found.layers[1:])
+    return html(replace(found, source=HOSTILE, layer=HOSTILE, layers=layers))
+
+
 def rules_page() -> str:
     return html(Rules())
 
 
 PAGES = [
     *(analysis_page, comparison_page, networks_page, optimization_page),
-    *(view_page, difference_page),
+    *(view_page, difference_page, symbolic_page, bench_page, spectrum_page),
 ]
 
 

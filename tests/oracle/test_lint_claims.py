@@ -17,7 +17,8 @@ from convsmith.graph.evaluate import evaluate
 from convsmith.linting import lint
 from convsmith.linting.ranges import ranges
 from convsmith.linting.subject import Subject
-from convsmith.linting.windows import _alive, _coverage, _folded, _skipped
+from convsmith.linting.windows import _alive, _coverage, _skipped
+from convsmith.signal import folded_share
 
 Array = npt.NDArray[Any]
 
@@ -84,7 +85,7 @@ def test_folded_energy_is_what_a_long_transform_says(stride: int, dilation: int)
     frequency = np.fft.fftfreq(count)
     below = (frequency >= -0.5 / stride) & (frequency < 0.5 / stride)
     expected = 1 - energy[np.ix_(below, below)].sum() / energy.sum()
-    found = _folded(weight, (stride, stride), (dilation, dilation))
+    found = folded_share(weight, (stride, stride), (dilation, dilation), size=48)
     assert found == pytest.approx(expected, abs=0.03)
 
 
@@ -92,7 +93,9 @@ def test_folded_energy_is_what_a_long_transform_says(stride: int, dilation: int)
 def test_a_single_tap_is_white(stride: int) -> None:
     weight = np.zeros((1, 1, 3, 3))
     weight[0, 0, 1, 1] = 1
-    assert _folded(weight, (stride, stride), (1, 1)) == pytest.approx(1 - 1 / stride**2)
+    assert folded_share(weight, (stride, stride), (1, 1), size=48) == pytest.approx(
+        1 - 1 / stride**2
+    )
 
 
 RANGED = [

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.random_fields import OPERATORS, Mask, UndecidedError, dependence, networks, over
+from tests.random_fields import (
+    CHANNELS,
+    OPERATORS,
+    Mask,
+    UndecidedError,
+    dependence,
+    networks,
+    over,
+)
 
 from convsmith.analysis import Axis, Positions, seen, sight
 from convsmith.analysis.field import Sight, Unit
@@ -167,6 +175,12 @@ def test_windows_in_branches_see_what_changes_them(graph: Graph, seed: int) -> N
 @given(networks(OPERATORS["mixture"]), st.integers(0, 999))
 @settings(max_examples=1200)
 def test_any_mixture_sees_what_changes_it(graph: Graph, seed: int) -> None:
+    check(graph, seed)
+
+
+@given(networks(OPERATORS["windows"], (1, 2, 6, 5), CHANNELS), st.integers(0, 999))
+@settings(max_examples=800)
+def test_channels_taken_apart_and_shuffled_see_what_changes_them(graph: Graph, seed: int) -> None:
     check(graph, seed)
 
 

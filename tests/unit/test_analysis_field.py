@@ -279,15 +279,40 @@ def test_branches_of_different_strides_are_an_upper_bound() -> None:
     assert seen(parse(listing), "c")[0].intervals == ((0, 1), (1, 3), (2, 5), (3, 7))
 
 
-def test_a_part_of_channels_that_see_differently_is_an_upper_bound() -> None:
+def test_a_part_of_channels_that_see_differently_sees_what_it_sees() -> None:
     listing = "x : 2@8\na = conv 2 3 p1 (x)\nc = concat (a x)\ns = split 2,2 (c)\nreturn s = s:1"
-    field = fields(parse(listing))["s:1"]
-    assert (field.status, field.size) == ("upper-bound", (3, 3))
-    assert "channels that see different pixels" in field.reason
+    found = fields(parse(listing))
+    assert [found[value].size for value in ("c", "s", "s:1")] == [(3, 3), (3, 3), (1, 1)]
+    assert {field.status for field in found.values()} == {"exact"}
     listing = listing.replace("s = split", "d = conv 4 1 (c)\ns = split").replace(
         "(c)\nr", "(d)\nr"
     )
-    assert fields(parse(listing))["s:1"].status == "exact"
+    dense = fields(parse(listing))["s:1"]
+    assert (dense.status, dense.size) == ("exact", (3, 3))
+
+
+def test_shuffled_channels_see_what_their_sources_see() -> None:
+    """Channels a0 a1 x0 x1 are shuffled to a0 x0 a1 x1; groups of two see both."""
+    shuffle = "reshape 1,2,2,8,8 > transpose 0,2,1,3,4 > reshape 1,4,8,8"
+    mixed = f"2@8 > [ conv 2 3 p1 | - ] > {shuffle}"
+    assert last(f"{mixed} > slice 1:0:4:2").size == (3, 3)
+    assert last(f"{mixed} > slice 1:1:4:2").size == (1, 1)
+    assert last(f"{mixed} > conv 4 1 g4 > slice 1:1:2:1").size == (1, 1)
+    assert last(f"{mixed} > conv 4 1 g2 > slice 1:1:2:1").size == (3, 3)
+    assert last("2@8 > [ conv 2 3 p1 | - ] > conv 4 1 g2 > slice 1:3:4:1").size == (1, 1)
+    assert last(f"{mixed} > maxpool 2/2 > slice 1:1:4:2").size == (2, 2)
+    assert last(f"{mixed} > slice 1:1:4:2").status == "exact"
+
+
+def test_more_different_channels_than_are_followed_are_an_upper_bound() -> None:
+    def parts(count: int) -> Field:
+        branches = " | ".join(f"conv 1 1x{2 * i + 1} p0x{i}" for i in range(count))
+        return last(f"1@200 > [ {branches} ] > slice 1:0:1:1")
+
+    assert (parts(64).status, parts(64).size) == ("exact", (1, 1))
+    beyond = parts(65)
+    assert (beyond.status, beyond.size) == ("upper-bound", (1, 129))
+    assert beyond.reason == "slice1 takes a part of channels that see different pixels"
 
 
 def test_rows_joined_to_one_image_are_an_upper_bound() -> None:

@@ -31,7 +31,8 @@ def test_repr_says_what_will_happen() -> None:
     assert lines[1].startswith("  algorithm    winograd ")
     assert lines[2].startswith(f"  operations   {made.operations.mults:,} multiplications (")
     assert lines[3] == f"  workspace    {made.workspace_bytes:,} bytes"
-    assert lines[4].startswith(f"  error        {made.error_ratio:.3g} x direct; < ")
+    error, bound = f"{made.error_ratio:.2g}", f"{made.error_bound:.1g}"
+    assert lines[4] == f"  error        {error} x direct, {bound} sum|w| max|x|"
     spread = "x".join(map(str, made.spread))
     assert lines[5] == f"  NaN, Inf     spread over {spread} outputs"
     assert len(lines) == 6

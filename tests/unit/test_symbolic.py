@@ -7,6 +7,8 @@ import math
 import random
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import cache
+from types import CodeType
 
 import pytest
 from typer.testing import CliRunner
@@ -76,6 +78,7 @@ def test_domination_is_never_claimed_where_a_coefficient_is_less() -> None:
 # Whole networks -----------------------------------------------------------------------
 
 
+@cache
 def zoo(name: str) -> tuple[SymbolicAnalysis, Shape]:
     graph = network(name)
 
@@ -86,7 +89,15 @@ def zoo(name: str) -> tuple[SymbolicAnalysis, Shape]:
     return symbolic(graph, again), graph.inputs[0].shape
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+# Networks of the same operators as another one, only more or wider ones.
+SIBLINGS = {
+    *("resnet34", "resnet50_v1", "resnet101", "resnet152", "resnext50_32x4d", "vgg13", "vgg19"),
+    *("densenet121", "inception_v3", "mnasnet1_0", "mobilenet_v3_large", "squeezenet1_1"),
+}
+MANY_NODES = 150
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in SIBLINGS])
 def test_zoo_at_dozens_of_sizes(name: str) -> None:
     found, (_, channels, height, width) = zoo(name)
     assert not found.fixed
@@ -99,7 +110,7 @@ def test_zoo_at_dozens_of_sizes(name: str) -> None:
     sizes.append({**found.smallest, "N": 5})
     sizes += [
         {"N": draw.randint(1, 3), "H": draw.randint(1, 700), "W": draw.randint(1, 700)}
-        for _ in range(20)
+        for _ in range(6 if len(found.rows) > MANY_NODES else 20)
     ]
     compared = 0
     for index, size in enumerate(sizes):
@@ -117,7 +128,7 @@ def test_zoo_at_dozens_of_sizes(name: str) -> None:
                 assert max(part.at(size) for part in expression.parts) == expected
         for row, wanted in zip(found.rows, exact.rows, strict=True):
             check_texts(row.formula, row.outputs, wanted.macs, wanted.outputs, size, index < 6)
-    assert compared >= 10
+    assert 2 * compared > len(sizes)
 
 
 def check_texts(
@@ -141,7 +152,12 @@ def check_texts(
 
 def evaluated(text: str, size: Mapping[str, int]) -> float:
     names = {"floor": math.floor, **size}
-    return float(eval(text.replace("^", "**"), {"__builtins__": {}}, names))
+    return float(eval(compiled(text), {"__builtins__": {}}, names))
+
+
+@cache
+def compiled(text: str) -> CodeType:
+    return compile(text.replace("^", "**"), "<formula>", "eval")
 
 
 def test_published_totals_are_values_of_the_polynomials() -> None:
@@ -309,14 +325,14 @@ def test_what_is_not_known_is_named() -> None:
     assert "not counted (?): y" in str(found)
 
 
-@pytest.mark.parametrize("form", ["text", "json", "csv", "markdown"])
+@pytest.mark.parametrize("form", ["text", "json", "csv", "markdown", "html"])
 def test_every_form_has_the_formula(form: str) -> None:
     rendered = render(symbolic(parse("3@224 > conv 64 7/2 p3")), form, width=150)
     assert "9408*N*floor((H + 1)/2)*floor((W + 1)/2)" in rendered.replace("\\", "")
 
 
 def test_command_line() -> None:
-    result = CliRunner().invoke(app, ["analyze", "zoo:shufflenet_v2_x1_0", "--symbolic", "--json"])
+    result = CliRunner().invoke(app, ["analyze", "zoo:resnet18", "--symbolic", "--json"])
     assert result.exit_code == 0
     data = json.loads(result.stdout)
     assert data["schema"] == "convsmith.symbolic/1"
@@ -328,4 +344,4 @@ def test_command_line() -> None:
         * math.prod({"N": 1, "H": 224, "W": 224}[n] ** e for n, e in term["exponents"].items())
         for term in terms
     )
-    assert value == analyze(network("shufflenet_v2_x1_0")).total.macs
+    assert value == analyze(network("resnet18")).total.macs

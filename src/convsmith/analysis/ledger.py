@@ -16,6 +16,7 @@ from convsmith.analysis.memory import is_view, tensor_bytes
 from convsmith.analysis.modules import module_path
 from convsmith.graph import Constant, Graph, Node, Shape, operator_text
 from convsmith.graph import operators as operator_classes
+from convsmith.graph.rules import Rules
 
 __all__ = [
     "Row",
@@ -213,25 +214,34 @@ def _row(
     tensors: Mapping[str, Tensor],
     alive: int,
 ) -> Row:
-    constants = dict.fromkeys((*node.parameters, *node.inputs))
+    constants = dict.fromkeys(node.parameters + node.inputs)
     used = tuple([tensors[name] for name in constants if name in tensors])
     values = [value for value in node.inputs if value not in tensors]
-    count, reason = _cost(graph, node)
-    view, made, shapes = is_view(node.op), node.outputs, graph.shapes
+    shapes, made = graph.shapes, node.outputs
+    count, reason = _cost(node, shapes)
+    params = stored = read = written = 0
+    for tensor in used:
+        params += tensor.params
+        stored += tensor.bytes
+    if not is_view(node.op):
+        for value in dict.fromkeys(values):
+            read += sizes[value]
+        for value in made:
+            written += sizes[value]
     return Row(
         name=node.name,
         op=type(node.op).__name__,
-        text=operator_text(node.op),
+        text=_TEXTS[type(node.op)](node.op),
         inputs=tuple([shapes[value] for value in values]),
         outputs=tuple([shapes[value] for value in made]),
-        params=sum([tensor.params for tensor in used]),
+        params=params,
         macs=count.macs,
         mults=count.mults,
         adds=count.adds,
         others=count.others,
-        weight_bytes=sum([tensor.bytes for tensor in used]),
-        read_bytes=0 if view else sum([sizes[value] for value in dict.fromkeys(values)]),
-        write_bytes=0 if view else sum([sizes[value] for value in made]),
+        weight_bytes=stored,
+        read_bytes=read,
+        write_bytes=written,
         status=count.status,
         rf=sight[node.name],
         reason=reason,
@@ -259,16 +269,19 @@ def weight_bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.bytes for tensor in dict.fromkeys(tensors))
 
 
-def _cost(graph: Graph, node: Node) -> tuple[Cost, str]:
+_COSTS = Rules(cost.dispatch)
+_TEXTS = Rules(operator_text.dispatch)
+
+
+def _cost(node: Node, shapes: Mapping[str, Shape | None]) -> tuple[Cost, str]:
     """What a node costs, and why that is nothing or not known."""
-    shapes = graph.shapes
     inputs = tuple([s for used in node.inputs if (s := shapes[used]) is not None])
     output = shapes[node.name]
     if isinstance(node.op, operator_classes.Unsupported):
         return UNSUPPORTED, f"convsmith does not know {node.op.kind}"
     if output is None or len(inputs) < len(node.inputs):
         return UNSUPPORTED, "the shape of what it reads is not known"
-    count = cost(node.op, inputs, output)
+    count = _COSTS[type(node.op)](node.op, inputs, output)
     if count.status == "unsupported":
         return count, f"no rule says what {operator_text(node.op)} costs"
     if count.status == "free":

@@ -141,12 +141,12 @@ def is_view(op: Operator) -> bool:
     >>> is_view(Flatten()), is_view(Transpose(permutation=(1, 0)))
     (True, False)
     """
-    match op:
-        case Reshape() | Flatten():
-            return True
-        case Identity(kind=kind):
-            return kind != "cast"  # another type is another tensor
-    return False
+    if type(op) not in _VIEWS:
+        return False
+    return not isinstance(op, Identity) or op.kind != "cast"  # another type is another tensor
+
+
+_VIEWS = frozenset((Reshape, Flatten, Identity))  # operator classes are final
 
 
 def _storages(graph: Graph) -> dict[str, str]:

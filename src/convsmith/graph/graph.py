@@ -22,6 +22,7 @@ from convsmith.graph.operators import (
     results,
     roles,
 )
+from convsmith.graph.rules import Rules
 from convsmith.graph.shape import Shape, infer_shapes, parameter_shapes
 
 __all__ = ["Constant", "Graph", "GraphBuilder", "Input", "Node", "Output", "Provenance"]
@@ -97,6 +98,9 @@ class Provenance:
     replaces: str = ""
 
 
+_UNKNOWN = Provenance()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """One operator applied to values.
@@ -113,7 +117,7 @@ class Node:
     op: Operator
     inputs: tuple[str, ...]
     parameters: tuple[str, ...] = ()
-    provenance: Provenance = field(default=Provenance(), compare=False)
+    provenance: Provenance = field(default=_UNKNOWN, compare=False)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -266,6 +270,9 @@ def _define(known: set[str], name: str) -> None:
     known.add(name)
 
 
+_SHAPES = Rules(infer_shapes.dispatch)
+
+
 def apply_operator(op: Operator, inputs: list[Shape | None], name: str) -> tuple[Shape | None, ...]:
     """Applies the shape table; what follows an unknown shape is unknown.
 
@@ -280,13 +287,13 @@ def apply_operator(op: Operator, inputs: list[Shape | None], name: str) -> tuple
             f" not {len(inputs)}",
             place=name,
         )
-    known = [shape for shape in inputs if shape is not None]
     if isinstance(op, Unsupported):
         return op.shapes
+    known = inputs if None not in inputs else [shape for shape in inputs if shape is not None]
     if len(known) < len(inputs):
         return (None,) * results(op)
     try:
-        return infer_shapes(op, *known)
+        return _SHAPES[type(op)](op, *known)
     except ConvsmithError as error:
         raise error.at(name) from None
 
@@ -382,10 +389,12 @@ class GraphBuilder:
         provenance: Provenance | None = None,
     ) -> tuple[str, ...]:
         """Like :meth:`add`, for operators with several outputs: returns all their names."""
+        sizes = self.shapes
+        known = []
         for used in inputs:
-            if used not in self.shapes:
+            if used not in sizes:
                 raise GraphError(f"input {used!r} is not known yet", place=name)
-        known = [self.shapes[used] for used in inputs]
+            known.append(sizes[used])
         shapes = apply_operator(op, known, name)
         if parameters is None:
             parameters = self._make_parameters(op, known, name)
@@ -394,13 +403,13 @@ class GraphBuilder:
             op=op,
             inputs=inputs,
             parameters=tuple(parameters),
-            provenance=provenance or Provenance(),
+            provenance=provenance or _UNKNOWN,
         )
-        _check_parameters(node, known, self.shapes)
+        _check_parameters(node, known, sizes)
         outputs = node.outputs
         for made, shape in zip(outputs, shapes, strict=True):
             self._take(made)
-            self.shapes[made] = shape
+            sizes[made] = shape
         self._nodes.append(node)
         return outputs
 

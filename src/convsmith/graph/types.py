@@ -39,6 +39,8 @@ def result_types(op: Operator, inputs: Sequence[str]) -> tuple[str, ...]:
     ('float16', 'int64')
     """
     first = inputs[0] if inputs else "float32"
+    if type(op) not in _OTHERS:
+        return (first,) * results(op)
     match op:
         case Elementwise(kind=kind) if kind in (*COMPARISONS, "and", "or", "xor"):
             return ("bool",)
@@ -55,3 +57,7 @@ def result_types(op: Operator, inputs: Sequence[str]) -> tuple[str, ...]:
         case TopK() | Pool(indices=True):
             return first, "int64"
     return (first,) * results(op)
+
+
+# Operator classes are final, so that their type decides.
+_OTHERS = frozenset((Elementwise, Unary, Reduce, Cast, Identity, Where, TopK, Pool))

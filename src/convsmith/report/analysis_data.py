@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv as csv_files
-import io
 import re
 
 from convsmith.analysis import Analysis, Row
 from convsmith.report import wording
-from convsmith.report.rendering import csv, markdown
+from convsmith.report.rendering import comma_separated, csv, markdown
 
 __all__ = ["COLUMNS", "escaped"]
 
@@ -42,16 +40,14 @@ COLUMNS = (
 @csv.register
 def _(result: Analysis) -> str:
     """One line a layer; shapes as ``1x64x112x112``, several separated by blanks."""
-    file = io.StringIO()
-    writer = csv_files.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows = []
     for row in result.rows:
         data = row.to_dict()
         data.update({f"rf_{key}": _joined(value) for key, value in data.pop("rf").items()})
         for key in ("inputs", "outputs"):
             data[key] = " ".join(_joined(shape) for shape in data[key])
-        writer.writerow(["" if data[column] is None else data[column] for column in COLUMNS])
-    return file.getvalue()
+        rows.append([data[column] for column in COLUMNS])
+    return comma_separated(COLUMNS, rows)
 
 
 def _joined(values: object) -> str:

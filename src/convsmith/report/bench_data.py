@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv as csv_files
-import io
-
 from convsmith.report import bench_words as words
 from convsmith.report import wording
 from convsmith.report.lint_data import escaped
-from convsmith.report.rendering import csv, markdown
+from convsmith.report.rendering import comma_separated, csv, markdown
 from convsmith.runtime.bench_results import Bench, BenchLayer, BenchRow
 
 __all__ = ["COLUMNS"]
@@ -37,14 +34,11 @@ COLUMNS = (
 @csv.register
 def _(result: Bench) -> str:
     """One line a layer and algorithm or peer; nothing where nothing was measured."""
-    file = io.StringIO()
-    writer = csv_files.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows = []
     for layer in result.layers:
         data = layer.to_dict()
-        for row in data["rows"]:
-            writer.writerow([row[column] if column in row else data[column] for column in COLUMNS])
-    return file.getvalue()
+        rows += [[(data | row)[column] for column in COLUMNS] for row in data["rows"]]
+    return comma_separated(COLUMNS, rows)
 
 
 @markdown.register

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv as csv_files
-import io
 import re
 
 from convsmith.analysis.comparing import Comparison, ComparisonRow
 from convsmith.report import wording
 from convsmith.report.comparison_words import MEASURES, heading, percent, saved, standing
-from convsmith.report.rendering import csv, markdown
+from convsmith.report.rendering import comma_separated, csv, markdown
 
 __all__ = ["COLUMNS"]
 
@@ -41,14 +39,12 @@ COLUMNS = (
 @csv.register
 def _(result: Comparison) -> str:
     """One line a form or network; shapes as ``1x64x28x28``; nothing where nothing is known."""
-    file = io.StringIO()
-    writer = csv_files.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows = []
     for row in result.rows:
         data = row.to_dict()
         data.update({f"rf_{key}": value for key, value in data.pop("rf").items()})
-        writer.writerow([_joined(data[column]) for column in COLUMNS])
-    return file.getvalue()
+        rows.append([_joined(data[column]) for column in COLUMNS])
+    return comma_separated(COLUMNS, rows)
 
 
 def _joined(value: object) -> object:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv as csv_files
-import io
-
 from convsmith.analysis import Difference
 from convsmith.analysis.baseline import COUNTS
 from convsmith.report import wording
@@ -17,7 +14,7 @@ from convsmith.report.difference_text import (
     totals,
     what,
 )
-from convsmith.report.rendering import csv, markdown
+from convsmith.report.rendering import comma_separated, csv, markdown
 
 __all__ = ["COLUMNS"]
 
@@ -30,18 +27,15 @@ COLUMNS = (
 @csv.register
 def _(result: Difference) -> str:
     """One line a layer that is not the same."""
-    file = io.StringIO()
-    writer = csv_files.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows = []
     for change in result.changes:
         old, new = change.old, change.new
         cells: list[object] = [change.name, change.status]
-        cells += ["" if old is None else old.name, "" if old is None else old.text]
-        cells.append("" if new is None else new.text)
+        cells += [old and old.name, old and old.text, new and new.text]
         for key in COUNTS:
-            cells += ["" if side is None else side.counts[key] for side in (old, new)]
-        writer.writerow(cells)
-    return file.getvalue()
+            cells += [None if side is None else side.counts[key] for side in (old, new)]
+        rows.append(cells)
+    return comma_separated(COLUMNS, rows)
 
 
 @markdown.register

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv as csv_files
-import io
 import re
 from collections.abc import Iterator
 
@@ -20,7 +18,7 @@ from convsmith.analysis.explaining import (
 from convsmith.errors import UsageError
 from convsmith.report import wording
 from convsmith.report.explanation_text import heading, part_text, shapes
-from convsmith.report.rendering import csv, markdown
+from convsmith.report.rendering import comma_separated, csv, markdown
 from convsmith.results import Result
 
 __all__ = ["latex"]
@@ -183,19 +181,16 @@ def _tex(text: str) -> str:
 @csv.register
 def _(result: Explanation) -> str:
     """One line a formula; of an account, one line a term."""
-    file = io.StringIO()
-    writer = csv_files.writer(file, lineterminator="\n")
+    rows: list[tuple[object, ...]] = []
     if result.account is not None and not result.layers:
-        writer.writerow(("term", "amount"))
-        writer.writerow((word("exact", result.lang), result.account.exact))
-        writer.writerows((term.text(result.lang), term.amount) for term in result.account.terms)
-        writer.writerow((result.account.tool, result.account.counted))
-        return file.getvalue()
-    writer.writerow(("layer", "quantity", "symbols", "formula", "numbers", "value"))
+        rows.append((word("exact", result.lang), result.account.exact))
+        rows += [(term.text(result.lang), term.amount) for term in result.account.terms]
+        rows.append((result.account.tool, result.account.counted))
+        return comma_separated(("term", "amount"), rows)
     for layer in result.layers:
         for line in layer.lines:
             names = " ".join(subject.name for subject in line.subjects)
             formula, numbers = line.formula.text(), line.formula.text(numbers=True)
             value = line.formula.value
-            writer.writerow((layer.row.name, line.quantity, names, formula, numbers, value))
-    return file.getvalue()
+            rows.append((layer.row.name, line.quantity, names, formula, numbers, value))
+    return comma_separated(("layer", "quantity", "symbols", "formula", "numbers", "value"), rows)

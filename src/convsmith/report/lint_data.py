@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv as csv_files
-import io
 import re
 
 from convsmith.linting import Findings
 from convsmith.report import wording
 from convsmith.report.lint_text import summary, unchecked
-from convsmith.report.rendering import csv, markdown
+from convsmith.report.rendering import comma_separated, csv, markdown
 
 __all__ = ["COLUMNS", "escaped"]
 
@@ -19,13 +17,8 @@ COLUMNS = ("severity", "code", "rule", "layer", "message", "remedy")
 @csv.register
 def _(result: Findings) -> str:
     """One line a finding."""
-    file = io.StringIO()
-    writer = csv_files.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for finding in result.findings:
-        data = finding.to_dict()
-        writer.writerow([data[column] for column in COLUMNS])
-    return file.getvalue()
+    found = [finding.to_dict() for finding in result.findings]
+    return comma_separated(COLUMNS, ([data[column] for column in COLUMNS] for data in found))
 
 
 @markdown.register

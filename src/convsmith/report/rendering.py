@@ -6,8 +6,10 @@ results come from heavy rooms are loaded when the first such result shows up.
 
 from __future__ import annotations
 
+import csv as csv_files
+import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import singledispatch
 from importlib import import_module
 from os import PathLike
@@ -18,7 +20,16 @@ from convsmith.errors import UsageError
 from convsmith.files import write_atomically
 from convsmith.results import Result
 
-__all__ = ["FORMATS", "csv", "html", "markdown", "render", "text", "write_html"]
+__all__ = [
+    "FORMATS",
+    "comma_separated",
+    "csv",
+    "html",
+    "markdown",
+    "render",
+    "text",
+    "write_html",
+]
 
 FORMATS = ("text", "json", "csv", "markdown", "html")
 
@@ -40,7 +51,7 @@ _MODULES = {
     "Verification": _REWRITING,
     "Spectrum": ("spectrum_text", "spectrum_page"),
     "View": ("view_page",),
-    "SymbolicAnalysis": ("symbolic_text",),
+    "SymbolicAnalysis": ("symbolic_text", "symbolic_page"),
     "Optimization": (*_REWRITING, "optimization_text", "optimization_page"),
 }
 """What to load for a kind of result, before it is known that no renderer takes it."""
@@ -66,6 +77,19 @@ def _renderer(table: _Table, result: Result, form: str) -> Callable[..., str]:
             f"there is no {form} form of {kind.__name__}", remedy="choose json or text"
         )
     return found
+
+
+def comma_separated(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    """Returns a header and rows as comma-separated values; nothing stands for ``None``.
+
+    >>> comma_separated(("layer", "macs"), [("a, b", 3), ("c", None)]).splitlines()
+    ['layer,macs', '"a, b",3', 'c,']
+    """
+    file = io.StringIO()
+    writer = csv_files.writer(file, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return file.getvalue()
 
 
 def terminal_width() -> int:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv as csv_files
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from convsmith.optimization import Optimization
 from convsmith.report import measures, wording
 from convsmith.report.measures import Measure
-from convsmith.report.rendering import csv, markdown
+from convsmith.report.rendering import comma_separated, csv, markdown
 from convsmith.rewrite import Plan, Rewriting, Verification
 
 __all__ = ["COLUMNS"]
@@ -49,24 +47,21 @@ def _(result: Optimization) -> str:
 
 
 def _rows(plan: Plan, errors: Mapping[str, float]) -> str:
-    file = io.StringIO()
-    writer = csv_files.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for choice in plan.choices:
-        writer.writerow(
-            (
-                choice.layer,
-                choice.form,
-                choice.rank,
-                choice.order,
-                choice.text,
-                choice.macs_before,
-                choice.macs_after,
-                choice.error,
-                errors.get(choice.layer, ""),
-            )
+    rows = (
+        (
+            choice.layer,
+            choice.form,
+            choice.rank,
+            choice.order,
+            choice.text,
+            choice.macs_before,
+            choice.macs_after,
+            choice.error,
+            errors.get(choice.layer),
         )
-    return file.getvalue()
+        for choice in plan.choices
+    )
+    return comma_separated(COLUMNS, rows)
 
 
 @markdown.register

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv as csv_files
-import io
 from collections.abc import Sequence
 
 from convsmith.linting import Rule, Rules
 from convsmith.report.pages import page
-from convsmith.report.rendering import csv, html
+from convsmith.report.rendering import comma_separated, csv, html
 from convsmith.report.rule_text import sections
 
 __all__ = ["COLUMNS"]
@@ -60,10 +58,5 @@ def _(result: Rules) -> str:
 
 
 def _csv(rules: Sequence[Rule]) -> str:
-    file = io.StringIO()
-    writer = csv_files.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for rule in rules:
-        data = rule.to_dict() | {"references": "\n".join(rule.references)}
-        writer.writerow([data[column] for column in COLUMNS])
-    return file.getvalue()
+    found = [rule.to_dict() | {"references": "\n".join(rule.references)} for rule in rules]
+    return comma_separated(COLUMNS, ([data[column] for column in COLUMNS] for data in found))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv as csv_files
-import io
-
 from rich.text import Text
 
 from convsmith.report import wording
 from convsmith.report.columns import Column, filled, printed, table
 from convsmith.report.lint_data import escaped
-from convsmith.report.rendering import csv, markdown, terminal_width, text
+from convsmith.report.rendering import comma_separated, csv, markdown, terminal_width, text
 from convsmith.signal import KernelSpectrum, LayerSpectrum, Spectrum
 
 __all__ = ["HEADINGS", "NOTE", "cells", "kinds"]
@@ -117,15 +114,13 @@ def _(result: Spectrum, *, width: int | None = None, color: bool = False) -> str
 @csv.register
 def _(result: Spectrum) -> str:
     """One line a kernel, without its response."""
-    file = io.StringIO()
-    writer = csv_files.writer(file, lineterminator="\n")
     scores = [kernel.character.to_dict() for kernel in result.kernels]
     names = list(scores[0]) if scores else []
-    writer.writerow(["layer", "filter", "channel", *names])
-    for kernel, row in zip(result.kernels, scores, strict=True):
-        values = ["" if value is None else value for value in row.values()]
-        writer.writerow([result.layer, kernel.filter, kernel.channel, *values])
-    return file.getvalue()
+    rows = (
+        (result.layer, kernel.filter, kernel.channel, *row.values())
+        for kernel, row in zip(result.kernels, scores, strict=True)
+    )
+    return comma_separated(("layer", "filter", "channel", *names), rows)
 
 
 @markdown.register

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv as csv_files
-import io
-
 from convsmith.analysis import Group, View
 from convsmith.report import wording
 from convsmith.report.analysis_data import escaped
-from convsmith.report.rendering import csv, markdown
+from convsmith.report.rendering import comma_separated, csv, markdown
 
 __all__ = ["COLUMNS"]
 
@@ -22,13 +19,10 @@ COLUMNS = (
 @csv.register
 def _(result: View) -> str:
     """One line a group."""
-    file = io.StringIO()
-    writer = csv_files.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for group in result.to_dict()["groups"]:
+    groups = result.to_dict()["groups"]
+    for group in groups:
         group.update({f"share_{key}": value for key, value in group.pop("share").items()})
-        writer.writerow(["" if group[key] is None else group[key] for key in COLUMNS])
-    return file.getvalue()
+    return comma_separated(COLUMNS, ([group[key] for key in COLUMNS] for group in groups))
 
 
 @markdown.register

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from convsmith.analysis.conventions.call import Call, Measure, Part, Rule, Rules
+from convsmith.analysis.conventions.call import INTERPOLATIONS, Call, Measure, Part, Rule, Rules
 from convsmith.analysis.conventions.products import (
     CONVOLUTIONS,
     TRANSPOSED,
@@ -109,16 +109,7 @@ RULES: Rules = {
         for kind in ("max", "avg", "adaptive_max", "adaptive_avg")
         for rank in (1, 2, 3)
     },
-    **dict.fromkeys(
-        (
-            *(f"upsample_nearest{rank}d" for rank in (1, 2, 3)),
-            "upsample_linear1d",
-            "upsample_bilinear2d",
-            "upsample_trilinear3d",
-            "upsample_bicubic2d",
-        ),
-        _each("interpolation", 1),
-    ),
+    **dict.fromkeys(INTERPOLATIONS, _each("interpolation", 1)),
 }
 
 RULES_MACS: Rules = {name: _without_flops(rule) for name, rule in _PRODUCTS.items()}

@@ -30,7 +30,17 @@ from convsmith.graph.operators import (
     roles,
 )
 
-__all__ = ["Call", "Measure", "Part", "Rule", "Rules", "functional", "modules", "per_element"]
+__all__ = [
+    "INTERPOLATIONS",
+    "Call",
+    "Measure",
+    "Part",
+    "Rule",
+    "Rules",
+    "functional",
+    "modules",
+    "per_element",
+]
 
 Measure = Literal["mult", "add", "other"]
 
@@ -185,6 +195,8 @@ _INTERPOLATIONS = {
     ("linear", 3): "upsample_trilinear3d",
     ("cubic", 2): "upsample_bicubic2d",
 }
+INTERPOLATIONS = tuple(_INTERPOLATIONS.values())
+"""Every function that torch has for a resize."""
 
 
 def _torch_function(op: Operator, rank: int) -> str:

@@ -10,7 +10,15 @@ from __future__ import annotations
 
 import math
 
-from convsmith.analysis.conventions.call import Call, Part, Rule, Rules, modules, per_element
+from convsmith.analysis.conventions.call import (
+    INTERPOLATIONS,
+    Call,
+    Part,
+    Rule,
+    Rules,
+    modules,
+    per_element,
+)
 from convsmith.analysis.conventions.products import (
     CONVOLUTIONS,
     TRANSPOSED,
@@ -99,16 +107,7 @@ PYTORCH: Rules = {
         for kind in ("max", "avg", "adaptive_max", "adaptive_avg")
         for rank in (1, 2, 3)
     },
-    **dict.fromkeys(
-        (
-            *(f"upsample_nearest{rank}d" for rank in (1, 2, 3)),
-            "upsample_linear1d",
-            "upsample_bilinear2d",
-            "upsample_trilinear3d",
-            "upsample_bicubic2d",
-        ),
-        _upsampling,
-    ),
+    **dict.fromkeys(INTERPOLATIONS, _upsampling),
 }
 
 ATEN: Rules = {

@@ -66,7 +66,9 @@ def misalignments(graph: Graph, fields: Mapping[str, Field]) -> tuple[Misalignme
             moving = {
                 used: line
                 for used, field in branches
-                if (line := field.axes[axis]) is not None and not line.is_constant
+                if axis < len(field.axes)
+                and (line := field.axes[axis]) is not None
+                and not line.is_constant
             }
             centres = {used: line.centre for used, line in moving.items()}
             strides = {used: line.stride for used, line in moving.items()}

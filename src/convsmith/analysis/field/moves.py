@@ -30,7 +30,18 @@ from convsmith.analysis.field.taps import LONGEST_PERIOD, Phases, Taps
 from convsmith.graph.operators import Operator
 from convsmith.graph.shape import Shape, infer_shapes
 
-__all__ = ["Move", "Moves", "Path", "Row", "kept", "looking", "moves", "regrouped", "through"]
+__all__ = [
+    "Move",
+    "Moves",
+    "Path",
+    "Row",
+    "groups_of",
+    "kept",
+    "looking",
+    "moves",
+    "regrouped",
+    "through",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +144,7 @@ def regrouped(x: Shape, output: Shape) -> Path:
     Axes are joined in the smallest groups whose products agree, and cut again.
     """
     joined: list[Move] = [Move(to=None, how="spread")] * len(x)
-    groups = _groups(x, output)
+    groups = groups_of(x, output)
     middle = tuple(math.prod(x[axis] for axis in old) for old, _ in groups)
     cut: list[Move] = []
     for place, (old, new) in enumerate(groups):
@@ -162,7 +173,7 @@ def _join(to: int, size: int, inner: int, *, outermost: bool) -> Move:
     return Move(to=to, how="look", taps=taps, joins=True, unit=inner)
 
 
-def _groups(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
+def groups_of(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
     """The smallest runs of axes, without those of size 1, whose products agree."""
     if 0 in old or 0 in new:
         return []

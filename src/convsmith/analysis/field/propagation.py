@@ -11,10 +11,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, TypeVar
 
 from convsmith.analysis.field.axis import Axis, Periodic
+from convsmith.analysis.field.channels import (
+    blind,
+    channelled,
+    paired,
+    relabelled,
+    side_by_side,
+)
+from convsmith.analysis.field.meeting import meet
 from convsmith.analysis.field.moves import Move, Moves, Path, Row, moves
+from convsmith.analysis.field.states import Channels, Joined, State, Track, Where
 from convsmith.analysis.field.taps import LONGEST_PERIOD, Taps
 from convsmith.graph import Graph, Node, Shape
 from convsmith.graph.operators import (
@@ -33,103 +42,7 @@ from convsmith.graph.operators import (
 __all__ = ["State", "Track", "Where", "propagate", "row_of"]
 
 
-class Where(Protocol):
-    """What all forms have in common."""
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether every position sees the same."""
-
-    @property
-    def gaps(self) -> int:
-        """How many phases or positions see nothing."""
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no position sees anything."""
-
-    def look(self, taps: Taps, size: int, count: int) -> Self | None:
-        """What ``count`` positions see that look at these ``size`` through taps."""
-
-    def whole(self, size: int, extent: int) -> Self:
-        """What sees all positions."""
-
-    def gate(self, size: int, extent: int) -> Self:
-        """What sees its own position and, indirectly, all."""
-
-    def fixed(self) -> Self:
-        """What sees position 0 wherever it stands."""
-
-    def nothing(self) -> Self:
-        """What sees nothing."""
-
-    def depends_on(self, steps: Sequence[int]) -> tuple[int, ...]:
-        """Which of several strides lead to positions that see something else."""
-
-    def union(self, other: Self) -> Self | None:
-        """Both together; ``None`` if no rule says it."""
-
-
 _Where = TypeVar("_Where", bound=Where)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Track(Generic[_Where]):
-    """One image axis, followed through the network.
-
-    Attributes:
-        where: What each position sees.
-        axis: The axis of the value along which positions count; ``None``: there is none.
-        everywhere: Whether some path sees all of the image axis.
-        scattered: Whether ``where`` is only the hull of what all positions see together.
-        unbounded: Whether nobody knows how far a position sees.
-        joined: What it was before its axis became a part of a longer one.
-    """
-
-    where: _Where
-    axis: int | None
-    everywhere: bool = False
-    scattered: bool = False
-    unbounded: bool = False
-    joined: _Joined[_Where] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Joined(Generic[_Where]):
-    """A track on an axis that is now a part of a longer one: the axis may be cut out again.
-
-    Attributes:
-        where: What each position saw.
-        scattered: Whether that was only a hull.
-        unit: How far apart its positions lie on the longer axis.
-        size: How many there are.
-    """
-
-    where: _Where
-    scattered: bool
-    unit: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State(Generic[_Where]):
-    """What is known about one value.
-
-    Attributes:
-        tracks: Per image axis.
-        varied: Whether channels see different pixels, and the tracks their union.
-        bound: Whether the tracks are too large for some outputs.
-        unknown: Whether nothing is known; ``reason`` says why.
-        reason: Why the field is not exact.
-        gate: Which node first sees everything.
-    """
-
-    tracks: tuple[Track[_Where], ...] = ()
-    varied: bool = False
-    bound: bool = False
-    unknown: bool = False
-    reason: str = ""
-    gate: str = ""
 
 
 def propagate(
@@ -158,12 +71,22 @@ def propagate(
     walk: _Walk[_Where] = _Walk(
         graph=graph, image=image, offsets=offsets or {}, narrowest=narrowest
     )
-    for node in graph.nodes:
+    last = _last_part(graph)
+    labelling = replace(walk, labelled=not narrowest)
+    for place, node in enumerate(graph.nodes):
         parts = [states.get(used) for used in node.inputs]
         if any(part is not None for part in parts):
             for index, made in enumerate(node.outputs):
-                states[made] = walk.through(node, parts, index)
+                states[made] = (labelling if place <= last else walk).through(node, parts, index)
     return states
+
+
+def _last_part(graph: Graph) -> int:
+    """The place of the last node that may take a part of the channels; -1: there is none."""
+    for place in reversed(range(len(graph.nodes))):
+        if isinstance(graph.nodes[place].op, Slice | Split):
+            return place
+    return -1
 
 
 def row_of(
@@ -204,6 +127,7 @@ class _Walk(Generic[_Where]):
         image: The sizes of the image axes.
         offsets: By node: by how many pixels it moves its taps at most.
         narrowest: Whether to follow, where paths meet, only the one that sees least.
+        labelled: Whether to remember what every channel sees: some node takes a part of them.
         met: What two states are together, by their identities: in a densely connected network
             every layer joins what the one before it has joined already.
     """
@@ -212,6 +136,7 @@ class _Walk(Generic[_Where]):
     image: Shape
     offsets: Mapping[str, int]
     narrowest: bool
+    labelled: bool = False
     met: dict[tuple[int, int, bool], tuple[State[_Where], State[_Where], State[_Where]]] = field(
         default_factory=dict
     )
@@ -230,16 +155,19 @@ class _Walk(Generic[_Where]):
             kind = node.op.kind if isinstance(node.op, Unsupported) else type(node.op).__name__
             return State(unknown=True, reason=f"{node.name}: {kind} is not supported")
         output = self.graph.shape(node.outputs[index])
+        if self.labelled and isinstance(node.op, Concat):
+            return self._concatenated(node, parts, row, output)
         moved = [
             self._input(node, part, path, self.graph.shape(used), output)
             for part, path, used in zip(parts, row, node.inputs, strict=True)
             if part is not None
         ]
-        if len(moved) == 1:
-            return moved[0]
         if self.narrowest:
             return min(moved, key=_width)
-        return reduce(lambda a, b: self._union(node, a, b, output), moved)
+        return self._united(node, moved, output)
+
+    def _united(self, node: Node, states: Sequence[State[_Where]], output: Shape) -> State[_Where]:
+        return reduce(lambda a, b: self._union(node, a, b, output), states)
 
     def _changes_nothing(self, node: Node) -> bool:
         """Whether every output sees what one input sees: the row says so of half of all nodes."""
@@ -253,12 +181,98 @@ class _Walk(Generic[_Where]):
         self, node: Node, state: State[_Where], path: Moves | Path, shape: Shape, output: Shape
     ) -> State[_Where]:
         """Follows all tracks of one input through a node."""
+        if isinstance(path, Path) and (not path.reshapes or not self.labelled):
+            if path.mirrors is not None and state.channels is not None:
+                state = replace(state, channels=None)
+            for moved, made in path.steps:
+                state = self._input(node, state, moved, shape, made)
+                shape = made
+            return state
+        after = self._through_all(node, state, path, shape, output)
+        if state.channels is None or not self.labelled:
+            return after
+        return self._carried(node, state, after, path, shape, output)
+
+    def _through_all(
+        self, node: Node, state: State[_Where], path: Moves | Path, shape: Shape, output: Shape
+    ) -> State[_Where]:
+        """The same without a look at single channels."""
         if not isinstance(path, Path):
             return self._step(node, state, path, shape, output)
         for moved, made in path.steps:
-            state = self._input(node, state, moved, shape, made)
+            state = self._through_all(node, state, moved, shape, made)
             shape = made
         return state
+
+    # Channel by channel
+
+    def _carried(
+        self,
+        node: Node,
+        state: State[_Where],
+        after: State[_Where],
+        path: Moves | Path,
+        shape: Shape,
+        output: Shape,
+    ) -> State[_Where]:
+        """Follows every channel of one input; ``after`` is what all of them together became."""
+        channels = state.channels
+        assert channels is not None
+        if not after.varied:
+            return _labelled(after, None)
+        found = relabelled(channels, path, shape, output)
+        parts = isinstance(node.op, Slice | Split)
+        if found is None:
+            return replace(after, channels=None, bound=after.bound or parts)
+        labels, sources = found
+        moved: dict[int, State[_Where]] = {}
+        for label in sorted(frozenset().union(*sources)):
+            one = channels.states[label]
+            moved[label] = self._through_all(node, one, path, shape, output)
+            if moved[label].varied and (parts or any(len(source) > 1 for source in sources)):
+                reason = moved[label].reason or _parts(node)
+                moved[label] = replace(moved[label], bound=True, reason=reason)
+        states = [
+            self._united(node, [moved[label] for label in sorted(source)], output)
+            if source
+            else blind(after)
+            for source in sources
+        ]
+        if parts and states:
+            after = self._united(node, states, output)
+        return _labelled(after, channelled(labels, states))
+
+    def _concatenated(
+        self, node: Node, parts: Sequence[State[_Where] | None], row: Row, output: Shape
+    ) -> State[_Where]:
+        """What the inputs of a concatenation are together; constants see nothing."""
+        shapes = [self.graph.shape(used) for used in node.inputs]
+        moved = [
+            None if part is None else self._through_all(node, part, path, shape, output)
+            for part, path, shape in zip(parts, row, shapes, strict=True)
+        ]
+        known = [state for state in moved if state is not None]
+        both = self._united(node, known, output)
+        if len({id(state) for state in moved}) == 1 and both.channels is None:
+            return both
+        assert isinstance(node.op, Concat)
+        axis = node.op.axis % len(output)
+        seen = [blind(known[0]) if state is None else state for state in moved]
+        return _labelled(both, side_by_side(seen, axis, shapes))
+
+    def _paired(
+        self, node: Node, a: State[_Where], b: State[_Where], output: Shape
+    ) -> Channels[_Where] | None:
+        """What the channels see of two inputs that meet element by element."""
+        if (a.channels is None and b.channels is None) or not self.labelled:
+            return None
+        pairs = paired(a, b)
+        if pairs is None:
+            return None
+        labels, met = pairs
+        return channelled(labels, [self._union(node, one, two, output) for one, two in met])
+
+    # All channels together
 
     def _step(
         self, node: Node, state: State[_Where], row: Moves, shape: Shape, output: Shape
@@ -275,7 +289,7 @@ class _Walk(Generic[_Where]):
         if varied:
             if isinstance(node.op, Conv) and node.op.groups == 1:
                 varied = False
-            elif isinstance(node.op, Slice | Split):
+            elif isinstance(node.op, Slice | Split) and not (state.channels and self.labelled):
                 followed = {track.axis for track in state.tracks}
                 bound |= any(
                     move.how == "look" and axis not in followed and shape[axis] != output[axis]
@@ -284,7 +298,7 @@ class _Walk(Generic[_Where]):
             elif any(move.joins for move in self._taken(state, row)):
                 bound = True
         if bound and not state.bound:
-            reason = reason or f"{node.name} takes a part of channels that see different pixels"
+            reason = reason or _parts(node)
         if kept:
             if (varied, bound) == (state.varied, state.bound):
                 return state
@@ -403,7 +417,7 @@ class _Walk(Generic[_Where]):
         tracks = []
         apart: list[str] = []
         for one, other, extent in zip(a.tracks, b.tracks, self.image, strict=True):
-            track = _meet(one, other, output, extent)
+            track = meet(one, other, output, extent)
             if track.scattered and not (one.scattered or other.scattered or apart):
                 apart = [str(t.where.stride) for t in (one, other) if isinstance(t.where, Periodic)]
             tracks.append(track)
@@ -418,15 +432,31 @@ class _Walk(Generic[_Where]):
         if not reason and any(track.scattered for track in tracks):
             reason = f"{node.name} mixes positions along different axes"
         both = State(
+            channels=None if isinstance(node.op, Concat) else self._paired(node, a, b, output),
             tracks=tuple(tracks),
             varied=a.varied or b.varied or (differ and isinstance(node.op, Concat)),
             bound=a.bound or b.bound or gaps,
             reason=reason,
             gate=a.gate or b.gate,
         )
+        if both.channels is not None and len(both.channels.states) == 1:
+            both = _labelled(both, both.channels)
         if reason == (a.reason or b.reason) and not any(track.scattered for track in tracks):
             self.met[kinds] = a, b, both  # does not depend on where they meet
         return both
+
+
+def _labelled(state: State[_Where], channels: Channels[_Where] | None) -> State[_Where]:
+    """A state, and what its channels see: nothing else, if they all see the same."""
+    if channels is None:
+        return state if state.channels is None else replace(state, channels=None)
+    if len(channels.states) == 1:
+        return replace(state, channels=None, varied=channels.states[0].varied)
+    return replace(state, channels=channels, varied=True)
+
+
+def _parts(node: Node) -> str:
+    return f"{node.name} takes a part of channels that see different pixels"
 
 
 _POINTWISE = (Activation, Cast, Identity, Unary)
@@ -457,7 +487,7 @@ def _remembered(
     """The track on the longer axis, with what it was."""
     if not move.unit:
         return after, False
-    joined = _Joined(where=before.where, scattered=before.scattered, unit=move.unit, size=size)
+    joined = Joined(where=before.where, scattered=before.scattered, unit=move.unit, size=size)
     return replace(after, joined=joined), False
 
 
@@ -528,53 +558,3 @@ def _outermost(where: Where, move: Move, output: Shape) -> tuple[int, Taps, bool
 
 
 _MOST_TAPS = 1 << 16
-
-
-def _meet(a: Track[_Where], b: Track[_Where], output: Shape, extent: int) -> Track[_Where]:
-    """One image axis where two paths meet."""
-    if a == b:
-        return a
-    everywhere = a.everywhere or b.everywhere
-    unbounded = a.unbounded or b.unbounded
-    if isinstance(a.where, Periodic) and not (a.where.is_constant and b.where.is_constant):
-        # A gate that sees everything: the direct path is what is worth describing.
-        for gate, direct in ((a, b), (b, a)):
-            if gate.where.is_constant and gate.everywhere and not gate.scattered:
-                return replace(direct, everywhere=True)
-    constant = [track.axis is None or track.where.is_constant for track in (a, b)]
-    scattered = a.scattered or b.scattered or (a.axis != b.axis and not any(constant))
-    where = None if scattered else a.where.union(b.where)
-    if where is not None:
-        axis = b.axis if constant[0] else a.axis
-        return Track(
-            where=where,
-            axis=axis,
-            everywhere=everywhere,
-            unbounded=unbounded,
-            joined=_both_joined(a, b),
-        )
-    hulls = [
-        track.where.whole(1 if track.axis is None else output[track.axis], extent)
-        for track in (a, b)
-    ]
-    together = hulls[0].union(hulls[1])
-    assert together is not None  # constants always move at the same pace
-    return Track(
-        where=together,
-        axis=a.axis if a.axis == b.axis else None,
-        everywhere=everywhere,
-        scattered=True,
-        unbounded=unbounded,
-        joined=_both_joined(a, b),
-    )
-
-
-def _both_joined(a: Track[_Where], b: Track[_Where]) -> _Joined[_Where] | None:
-    """What two tracks on the same longer axis were, together."""
-    one, other = a.joined, b.joined
-    if one is None or other is None or a.axis != b.axis:
-        return None
-    if (one.unit, one.size) != (other.unit, other.size) or one.scattered or other.scattered:
-        return None
-    where = one.where.union(other.where)
-    return None if where is None else replace(one, where=where)

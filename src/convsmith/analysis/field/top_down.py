@@ -34,6 +34,8 @@ class _View:
         everywhere: Whether some path sees the whole axis.
         bound: Why it may be too large; empty if it is exact.
         unbounded: Whether nobody knows how far it sees.
+        mixed: Whether not all of ``seen`` may be seen together with all that is seen along the
+            other axes, so that a part of it may see less than the whole.
     """
 
     axis: int | None
@@ -41,6 +43,7 @@ class _View:
     everywhere: bool = False
     bound: str = ""
     unbounded: bool = False
+    mixed: bool = False
 
 
 _Views = tuple[_View, ...]
@@ -103,7 +106,7 @@ def _field(views: _Views | None, value: str, graph: Graph) -> Field:
             reason="an operator on the way is not supported",
         )
     axes = [None if view.unbounded else _hull(view.seen) for view in views[2:]]
-    if any(view.seen.is_empty for view in views[2:]):  # nothing along one axis: nothing at all
+    if any(view.seen.is_empty for view in views):  # nothing along one axis: nothing at all
         axes = [Axis(phases=(None,), step=0)] * len(axes)
     everywhere = tuple(view.everywhere for view in views[2:])
     reasons = [view.bound for view in views[2:] if view.bound]
@@ -132,15 +135,32 @@ def _whole(size: int, reason: str = "", *, everywhere: bool = False) -> _View:
 
 
 def _down(views: _Views, path: Moves | Path, shape: Shape, output: Shape, node: str) -> _Views:
+    if any(view.seen.is_empty for view in views):
+        return (_View(axis=None, seen=Support(step=0).nothing()),) * len(shape)
     if not isinstance(path, Path):
-        return tuple(
-            _axis(views, move, size, output, node) for move, size in zip(path, shape, strict=True)
-        )
+        return _through(views, path, shape, output, node)
     shapes = [shape, *(made for _, made in path.steps)]
     for place in reversed(range(len(path.steps))):
         step, made = path.steps[place]
         views = _down(views, step, shapes[place], made, node)
     return views
+
+
+def _through(views: _Views, row: Moves, shape: Shape, output: Shape, node: str) -> _Views:
+    """All axes through one operator."""
+    found = [_axis(views, move, size, output, node) for move, size in zip(row, shape, strict=True)]
+    for to, above in enumerate(views):
+        if above.axis is not None:
+            continue
+        own = [axis for axis, move in enumerate(row) if move.to == to and move.how == "look"]
+        if any(row[axis].joins for axis in own):
+            every = math.prod(found[axis].seen.count for axis in own)
+            if every > above.seen.count:
+                found = [replace(v, mixed=v.mixed or i in own) for i, v in enumerate(found)]
+        elif above.mixed and any(row[axis].partial for axis in own):
+            reason = f"{node} joins channels that are seen differently"
+            found = [replace(view, bound=view.bound or reason) for view in found]
+    return tuple(found)
 
 
 def _axis(views: _Views, move: Move, size: int, output: Shape, node: str) -> _View:
@@ -150,6 +170,8 @@ def _axis(views: _Views, move: Move, size: int, output: Shape, node: str) -> _Vi
             gated = move.how == "gate" and size > 1
             return replace(above, everywhere=above.everywhere or gated)
         case "look" if move.taps is not None and above is not None:
+            if move.partial and above.axis is None and len(move.taps.phases) == 1:
+                return _cropped(above, move.taps.phases[0][0], size)
             if move.partial:
                 return _whole(size, f"{node} mixes positions with other axes")
             found = _looked(views, above, move, output)
@@ -169,6 +191,13 @@ def _axis(views: _Views, move: Move, size: int, output: Shape, node: str) -> _Vi
     return _View(axis=None, seen=Support(step=0))
 
 
+def _cropped(above: _View, first: int, size: int) -> _View:
+    """The positions of one of several inputs that stand side by side."""
+    part = above.seen.part(0)
+    own = None if part is None else Support.cropped(Support.shifted(part, first), size)
+    return replace(above, seen=Support(phases=(own,), step=0))
+
+
 def _looked(views: _Views, above: _View, move: Move, output: Shape) -> _View | None:
     """What is seen through taps; ``None`` if no rule says it."""
     assert move.taps is not None
@@ -182,13 +211,14 @@ def _looked(views: _Views, above: _View, move: Move, output: Shape) -> _View | N
         leading = moving[0] if moving else 0
         positions = set(taps.phases[0])
         bound = ""
+        mixed = any(view.mixed for view, _, _ in ahead)
         for place, (view, step, count) in enumerate(ahead):
             if place != leading:
                 bound = bound or view.bound
                 inside = [q for q in view.seen.at(0) if 0 <= q < count]
                 positions = {p + q * step for p in positions for q in inside}
         above = ahead[leading][0]
-        above = replace(above, bound=above.bound or bound)
+        above = replace(above, bound=above.bound or bound, mixed=mixed)
         taps = Taps(phases=(sorted(positions),), step=ahead[leading][1])
     seen = _composed(above.seen, taps)
     return None if seen is None else replace(above, seen=seen)
@@ -239,12 +269,15 @@ def _both(a: _Views, b: _Views, shape: Shape) -> _Views:
     for nothing, rest in ((a, b), (b, a)):
         if any(view.seen.is_empty for view in nothing):
             return rest
-    return tuple(_joined(x, y, size) for x, y, size in zip(a, b, shape, strict=True))
+    apart = sum(x != y for x, y in zip(a, b, strict=True)) > 1
+    return tuple(_joined(x, y, size, apart) for x, y, size in zip(a, b, shape, strict=True))
 
 
-def _joined(a: _View, b: _View, size: int) -> _View:
+def _joined(a: _View, b: _View, size: int, apart: bool) -> _View:
+    """One axis of two paths that are ``apart`` along other axes, too."""
     if a == b:
         return a
+    mixed = apart or a.mixed or b.mixed
     everywhere = a.everywhere or b.everywhere
     unbounded = a.unbounded or b.unbounded
     bound = a.bound or b.bound
@@ -257,7 +290,12 @@ def _joined(a: _View, b: _View, size: int) -> _View:
         if seen is not None:
             axis = b.axis if a.axis is None else a.axis
             return _View(
-                axis=axis, seen=seen, everywhere=everywhere, bound=bound, unbounded=unbounded
+                axis=axis,
+                seen=seen,
+                everywhere=everywhere,
+                bound=bound,
+                unbounded=unbounded,
+                mixed=mixed,
             )
     reason = bound or "paths of different strides meet"
-    return replace(_whole(size, reason), everywhere=everywhere, unbounded=unbounded)
+    return replace(_whole(size, reason), everywhere=everywhere, unbounded=unbounded, mixed=mixed)

@@ -144,7 +144,7 @@ def _(op: AdaptivePool, x: Shape) -> tuple[Shape]:
 def _(op: DeformConv, x: Shape, offset: Shape, *factors: Shape) -> tuple[Shape]:
     check_image("a deformable convolution", x, len(op.kernel))
     for name, groups in (("groups", op.groups), ("groups of offsets", op.offset_groups)):
-        if x[1] % groups or (name == "groups" and op.channels % groups):
+        if groups < 1 or x[1] % groups or (name == "groups" and op.channels % groups):
             raise ShapeError(
                 f"{groups} {name} do not divide {x[1]} input and {op.channels} output channels",
                 remedy="choose a number of groups that divides both",

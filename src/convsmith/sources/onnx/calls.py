@@ -18,6 +18,7 @@ from onnx import AttributeProto
 
 from convsmith.graph import Shape
 from convsmith.graph.operators import Operator
+from convsmith.sources.onnx.opening import check_names, types_of_names
 from convsmith.sources.onnx.origin import captured_names
 from convsmith.sources.onnx.tensors import FLOATING, Array
 
@@ -147,12 +148,14 @@ class Entry:
 
     @classmethod
     def of(cls, proto: onnx.NodeProto) -> Entry:
-        """Takes a node out of its message."""
+        """Takes a node out of its message; the names inside its graphs must be text."""
         attributes: dict[str, AttributeProto] = {}
         inside = False
         for attribute in proto.attribute:
             attributes.setdefault(attribute.name, attribute)
-            inside = inside or attribute.type in _GRAPHS
+            if attribute.type in _GRAPHS:
+                inside = True
+                check_names(types_of_names(attribute.g))
         return cls(
             proto=proto,
             name=proto.name,
@@ -231,10 +234,12 @@ class Call:
 
     def weight(self, index: int) -> Weight:
         """An input as a parameter."""
-        data, known = self.data(index), self.known[index]
-        assert known is not None
-        tensor = known.initializer or self.entry.inputs[index]  # exporters copy tied weights
-        return Weight(data=data, dtype=known.dtype, tensor=tensor)
+        inputs = self.entry.inputs
+        known = self.known[index] if index < len(inputs) and inputs[index] else None
+        if known is None or known.data is None:
+            raise Inexpressible(f"input {index} is not a constant")
+        tensor = known.initializer or inputs[index]  # exporters copy tied weights
+        return Weight(data=known.data, dtype=known.dtype, tensor=tensor)
 
     # Attributes -------------------------------------------------------------------
 

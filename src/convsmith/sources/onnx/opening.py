@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import onnx
@@ -12,7 +12,15 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from convsmith.errors import SourceError
 from convsmith.sources.onnx.skimming import skim
 
-__all__ = ["NEWEST_OPSET", "OLDEST_OPSET", "open_model", "opset_of", "skim_model"]
+__all__ = [
+    "NEWEST_OPSET",
+    "OLDEST_OPSET",
+    "check_names",
+    "open_model",
+    "opset_of",
+    "skim_model",
+    "types_of_names",
+]
 
 OLDEST_OPSET = 7
 NEWEST_OPSET = onnx.defs.onnx_opset_version()
@@ -23,6 +31,8 @@ _AGAIN = "export or download it again"
 
 def skim_model(path: Path) -> tuple[onnx.ModelProto, Mapping[int, int]]:
     """Like :func:`open_model`, without the elements of large initializers where that can be.
+
+    The names in its nodes are left for the caller to check: :func:`check_names`.
 
     Returns:
         The model, and how many bytes of elements were left out, by the index of the initializer.
@@ -35,7 +45,7 @@ def skim_model(path: Path) -> tuple[onnx.ModelProto, Mapping[int, int]]:
         return open_model(path), {}
     try:
         model = _parse(skimmed.content)
-        _check(model)
+        _check(model, nodes=False)
     except SourceError as error:
         raise error.at(str(path)) from None
     return model, skimmed.skipped
@@ -116,11 +126,23 @@ def _guess(content: bytes) -> str:
     return ", but text"
 
 
-def _check(model: onnx.ModelProto) -> None:
+def check_names(types: Iterable[type]) -> None:
+    """Checks that names are text; protobuf gives bytes for what is not UTF-8.
+
+    Args:
+        types: The types of the names.
+
+    Raises:
+        SourceError: If one is not.
+    """
+    if not {str}.issuperset(types):
+        raise SourceError("a name in it is not text; the file is damaged", remedy=_AGAIN)
+
+
+def _check(model: onnx.ModelProto, *, nodes: bool = True) -> None:
     if not model.HasField("graph"):
         raise SourceError("the file holds no graph; it is truncated or damaged", remedy=_AGAIN)
-    if not _types_of_names(model.graph) <= {str}:
-        raise SourceError("a name in it is not text; the file is damaged", remedy=_AGAIN)
+    check_names(types_of_names(model.graph, nodes=nodes))
     if not model.graph.node:
         raise SourceError("the model's graph is empty", remedy=_AGAIN)
     if not model.graph.output:
@@ -148,18 +170,18 @@ def _check(model: onnx.ModelProto) -> None:
         )
 
 
-def _types_of_names(graph: onnx.GraphProto) -> set[type]:
-    """The types of all names that reading relies on; protobuf gives bytes for what is not UTF-8."""
+def types_of_names(graph: onnx.GraphProto, *, nodes: bool = True) -> set[type]:
+    """The types of all names that reading relies on, those in its nodes only if wanted."""
     found = {type(value.name) for value in (*graph.input, *graph.output, *graph.initializer)}
     for tensor in graph.initializer:
         for entry in tensor.external_data:
             found.update((type(entry.key), type(entry.value)))
-    for node in graph.node:
+    for node in graph.node if nodes else ():
         found.update(map(type, (node.name, node.op_type, node.domain, *node.input, *node.output)))
         for attribute in node.attribute:
             found.add(type(attribute.name))
             if attribute.HasField("g"):
-                found |= _types_of_names(attribute.g)
+                found |= types_of_names(attribute.g)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from convsmith.sources.onnx.folding import VIEWS, fold, has_rule
 from convsmith.sources.onnx.inputs import resolve_inputs
 from convsmith.sources.onnx.layers import LAYERS
 from convsmith.sources.onnx.layout import LAYOUT
-from convsmith.sources.onnx.opening import open_model, opset_of, skim_model
+from convsmith.sources.onnx.opening import check_names, open_model, opset_of, skim_model
 from convsmith.sources.onnx.origin import OnnxOrigin
 from convsmith.sources.onnx.places import PLACES
 from convsmith.sources.onnx.pointwise import POINTWISE
@@ -109,6 +109,10 @@ class _Reading:
         self.uses = Counter(
             [name for entry in self.entries for name in (*entry.inputs, *entry.captured)]
         )
+        check_names(map(type, self.uses))
+        for entry in self.entries:
+            own = (entry.name, entry.kind, entry.domain)
+            check_names(map(type, (*own, *entry.outputs, *entry.attributes)))
         self.wanted = {*self.uses, *(output.name for output in model.graph.output)}
 
         initialized = {tensor.name for tensor in model.graph.initializer}
@@ -287,38 +291,44 @@ class _Reading:
         """Puts a step, and the steps before it, into the graph."""
         entry = call.entry
         provenance = Provenance(path=entry.name or name, origin=entry.kind)
+        return self._add_step(step, call, name, place, provenance, {})
 
-        done: dict[int, str] = {}
-
-        def add(step: Step, name: str) -> tuple[str, ...]:
-            inputs = []
-            for used in step.inputs:
-                if isinstance(used, Step):
-                    if id(used) not in done:
-                        done[id(used)] = add(used, self._unique(f"{name}.0"))[0]
-                    inputs.append(done[id(used)])
-                elif isinstance(used, np.ndarray):
-                    inputs.append(self._number(used, f"{name}.operand", call.dtypes[0]))
-                else:
-                    inputs.append(self._value(entry.inputs[used]))
-            if isinstance(step.op, Unsupported):
-                inputs += [self._value(used) for used in entry.captured]
-            parameters = self._parameters(step, name)
-            self.places[name] = place
-            made = self.builder.add_all(
-                step.op, *inputs, name=name, parameters=parameters, provenance=provenance
-            )
-            if step.shift is None:
-                return made
-            shift = self._number(step.shift, f"{name}.operand", "int64")
-            last = self._unique(f"{name}.add")
-            self.places[last] = place
-            op = Elementwise(kind="add")
-            return *made[:-1], self.builder.add(
-                op, made[-1], shift, name=last, provenance=provenance
-            )
-
-        return add(step, name)
+    def _add_step(
+        self,
+        step: Step,
+        call: Call,
+        name: str,
+        place: int,
+        provenance: Provenance,
+        done: dict[int, str],
+    ) -> tuple[str, ...]:
+        """Puts a step into the graph, after those before it that are not ``done`` yet."""
+        entry = call.entry
+        inputs = []
+        for used in step.inputs:
+            if isinstance(used, Step):
+                if id(used) not in done:
+                    before = self._unique(f"{name}.0")
+                    done[id(used)] = self._add_step(used, call, before, place, provenance, done)[0]
+                inputs.append(done[id(used)])
+            elif isinstance(used, np.ndarray):
+                inputs.append(self._number(used, f"{name}.operand", call.dtypes[0]))
+            else:
+                inputs.append(self._value(entry.inputs[used]))
+        if isinstance(step.op, Unsupported):
+            inputs += [self._value(used) for used in entry.captured]
+        parameters = self._parameters(step, name)
+        self.places[name] = place
+        made = self.builder.add_all(
+            step.op, *inputs, name=name, parameters=parameters, provenance=provenance
+        )
+        if step.shift is None:
+            return made
+        shift = self._number(step.shift, f"{name}.operand", "int64")
+        last = self._unique(f"{name}.add")
+        self.places[last] = place
+        op = Elementwise(kind="add")
+        return *made[:-1], self.builder.add(op, made[-1], shift, name=last, provenance=provenance)
 
     # Constants ----------------------------------------------------------------------
 
@@ -333,7 +343,8 @@ class _Reading:
 
     def _value(self, tensor: str) -> str:
         """Our name of a tensor; a known one becomes a constant when it is first used."""
-        if tensor not in self.values:
+        value = self.values.get(tensor)
+        if value is None:
             known = self.known[tensor]
             shape = known.data.shape if known.data is not None else ()
             constant = Constant(
@@ -342,29 +353,32 @@ class _Reading:
                 learnable=known.learnable,
                 data=self._kept(known.data),
             )
-            self.values[tensor] = self.builder.constant(self._unique(tensor), constant)
-        return self.values[tensor]
+            value = self.values[tensor] = self.builder.constant(self._unique(tensor), constant)
+        return value
 
     def _kept(self, data: Array | None) -> Array | None:
         """The elements of a constant, unless the graph is to have none."""
         return data if self.skipped is None else None
 
-    def _parameters(self, step: Step, name: str) -> Iterable[str]:
+    def _parameters(self, step: Step, name: str) -> list[str]:
+        made: list[str] = []
+        kept = self.skipped is None
         for weight, role in zip(step.weights, roles(step.op), strict=True):
-            key = (weight.tensor, weight.form)
-            shared = self.uses[weight.tensor] > 1
-            if weight.tensor and key in self.constants:
-                yield self.constants[key]
+            tensor, data = weight.tensor, weight.data
+            key = (tensor, weight.form)
+            if tensor and key in self.constants:
+                made.append(self.constants[key])
                 continue
             constant = Constant(
-                shape=weight.data.shape,
+                shape=data.shape,
                 dtype=weight.dtype,
                 learnable=weight.learnable,
-                data=self._kept(weight.data),
+                data=data if kept else None,
             )
-            wanted = weight.tensor if shared else f"{name}.{role}"
+            wanted = tensor if self.uses.get(tensor, 0) > 1 else f"{name}.{role}"
             self.constants[key] = self.builder.constant(self._unique(wanted), constant)
-            yield self.constants[key]
+            made.append(self.constants[key])
+        return made
 
 
 def _types_made(call: Call, step: Step) -> tuple[str, ...]:

@@ -111,7 +111,11 @@ class _Walk:
             if kind == _BYTES:
                 length, at = view[at], at + 1
                 if length > 0x7F:
-                    length, at = self.varint(at - 1)
+                    more = view[at]
+                    if more < 0x80:  # two bytes: most of those that one does not hold
+                        length, at = length & 0x7F | more << 7, at + 1
+                    else:
+                        length, at = self.varint(at - 1)
                 end = at + length
             elif kind == _VARINT:
                 _, end = self.varint(at)

@@ -42,6 +42,13 @@ def element_type(code: int) -> str:
         raise SourceError(f"element type {code} is not known") from None
 
 
+@cache
+def _storage(code: int) -> tuple[np.dtype[np.generic], int]:
+    """How NumPy stores an ONNX element type, and how many bits of the file an element takes."""
+    stored = helper.tensor_dtype_to_np_dtype(code)
+    return stored, _PACKED_BITS.get(code, 8 * stored.itemsize)
+
+
 def element_type_code(dtype: str) -> int:
     """Returns the ONNX element type with NumPy's name; the inverse of :func:`element_type`.
 
@@ -77,44 +84,49 @@ def read_tensor(
     Raises:
         SourceError: If the tensor is damaged or its external data cannot be used.
     """
-    place = f"tensor {tensor.name!r}" if tensor.name else "tensor"
-    dtype = element_type(tensor.data_type)
-    if tensor.data_type == TensorProto.STRING:
+    code = tensor.data_type
+    dtype = element_type(code)
+    if code == TensorProto.STRING:
         return None, dtype
     dims = tuple(tensor.dims)
+    count = math.prod(dims)
+    stored, bits = _storage(code)
+    length = -(-count * bits // 8)
+    external = tensor.data_location == TensorProto.EXTERNAL
+    if skipped == length and not external and min(dims, default=0) >= 0:
+        return _plain(_nothing(dims, stored), dtype), dtype
+    place = f"tensor {tensor.name!r}" if tensor.name else "tensor"
     if any(size < 0 for size in dims):
         raise SourceError(f"its shape {dims} has a negative size", place=place)
-    count = math.prod(dims)
-    stored = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    bits = _PACKED_BITS.get(tensor.data_type, 8 * stored.itemsize)
-    length = -(-count * bits // 8)
-    if tensor.data_location == TensorProto.EXTERNAL:
+    if external:
         file, offset = _external(tensor, folder, length, place)
-        if tensor.data_type in _PACKED_BITS:
+        if code in _PACKED_BITS:
             raise SourceError(f"external data of type {dtype} is not supported", place=place)
         if count == 0:
             return np.empty(dims, stored), dtype
         mapped = np.memmap(file, stored, "r", offset, dims)
         return _plain(mapped.view(np.ndarray), dtype), dtype
     if skipped is not None:
-        if skipped != length:
-            raise _wrong_length(f"{skipped} bytes", f"{length} bytes", dims, dtype, place)
-        zero = bytes(stored.itemsize)
-        return _plain(np.ndarray(dims, stored, zero, strides=(0,) * len(dims)), dtype), dtype
+        raise _wrong_length(f"{skipped} bytes", f"{length} bytes", dims, dtype, place)
     if tensor.HasField("raw_data"):
         raw = tensor.raw_data
         if len(raw) != length:
             raise _wrong_length(f"{len(raw)} bytes", f"{length} bytes", dims, dtype, place)
-        if tensor.data_type in _PACKED_BITS:
+        if code in _PACKED_BITS:
             return numpy_helper.to_array(tensor), dtype
         return _plain(np.frombuffer(raw, stored).reshape(dims), dtype), dtype
-    have = len(getattr(tensor, helper.tensor_dtype_to_field(tensor.data_type)))
+    have = len(getattr(tensor, helper.tensor_dtype_to_field(code)))
     want = 2 * count if dtype.startswith("complex") else count
-    if tensor.data_type in _PACKED_BITS:
+    if code in _PACKED_BITS:
         want = length
     if have != want:
         raise _wrong_length(f"{have} elements", f"{want} elements", dims, dtype, place)
     return _plain(numpy_helper.to_array(tensor), dtype), dtype
+
+
+def _nothing(dims: tuple[int, ...], stored: np.dtype[np.generic]) -> Array:
+    """Zeros that take no memory."""
+    return np.ndarray(dims, stored, bytes(stored.itemsize), strides=(0,) * len(dims))
 
 
 def _plain(data: Array, dtype: str) -> Array:

@@ -116,11 +116,12 @@ class Recorder(TorchDispatchMode):
         # Memory that others look at: the user, and the constants of the graph.
         self._shown: set[int] = set()
         for tensor in twin.tensors:
+            if id(tensor) in twin.originals:
+                continue  # its copy looks at the same memory
             memory = storage_of(tensor)
             self._shown.add(memory)
-            if id(tensor) not in twin.originals:
-                self._alive.append(tensor)
-                self._sharing[memory].append(tensor)
+            self._alive.append(tensor)
+            self._sharing[memory].append(tensor)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

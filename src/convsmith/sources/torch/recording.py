@@ -159,6 +159,8 @@ class _WholeFunctions(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Any | None = None
     ) -> Any:
         """Handles one call; torch calls this for every function."""
+        if func not in _HANDLED:
+            return func(*args, **(kwargs or {}))
         kwargs = dict(kwargs or {})
         if func in _FROM_DATA and _is_meta(kwargs.get("device") or torch.get_default_device()):
             kwargs["device"] = self.recorder.device  # or the data would be lost
@@ -206,6 +208,9 @@ class _WholeFunctions(TorchFunctionMode):
 
 
 _FROM_DATA = (torch.tensor, torch.as_tensor, torch.asarray)
+_HANDLED = frozenset(
+    [*_FROM_DATA, torch.Tensor.__getitem__, torch.Tensor.new_tensor, F.local_response_norm]
+)
 
 
 def _is_meta(device: object) -> bool:

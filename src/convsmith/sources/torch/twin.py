@@ -141,8 +141,8 @@ def plain_attributes(module: nn.Module) -> Iterator[tuple[str, object]]:
     waiting: list[tuple[str, object]] = [
         (name, value)
         for name, value in module.__dict__.items()
-        if name not in _NEVER_PLAIN
-        and type(value) not in _ATOMS
+        if type(value) not in _ATOMS
+        and name not in _NEVER_PLAIN
         and not _is_atoms(value)
         and not (name in _OWN and type(value) in _CONTAINERS and not value)
     ]
@@ -195,12 +195,13 @@ def _share_tensors(
 
 
 def _copy_attributes(original: nn.Module, made: nn.Module, memo: dict[int, Any]) -> None:
-    copies = made.__dict__
-    for name, value in original.__dict__.items():
+    copies, given = made.__dict__, original.__dict__
+    copies.update(given)
+    for name, value in [item for item in given.items() if type(item[1]) not in _ATOMS]:
         kind = type(value)
-        if kind in _ATOMS or (kind is tuple and _is_atoms(value)):
-            copies[name] = value
-        elif kind in _CONTAINERS and not value and name in _OWN:
+        if kind is tuple and _is_atoms(value):
+            continue
+        if kind in _CONTAINERS and not value and name in _OWN:
             copies[name] = kind()
         else:
             copies[name] = _copy_attribute(name, value, memo)
