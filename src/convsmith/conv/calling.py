@@ -69,7 +69,7 @@ def conv2d(
         residual: Added before the activation; of the output's shape.
         layout: ``channels_first`` or ``channels_last``, for NumPy arrays.
         algorithm: ``auto``, ``exact`` (no transforms), or a name.
-        tolerance: The largest error that ``auto`` accepts; see :func:`convsmith.conv.plan`.
+        tolerance: The largest error that ``auto`` accepts; see :func:`convsmith.conv.choice.plan`.
         tune: Whether to measure the candidates for this shape, once per machine.
         out: Where the result goes, instead of a new array.
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from convsmith.conv.algorithm import BATCH, WEIGHTS, WORKSPACE, X
+from convsmith.conv.algorithm import BATCH, WEIGHTS, WORKSPACE
 from convsmith.conv.geometry import Geometry
+from convsmith.conv.lines import gather_line, scatter_line
 from convsmith.conv.output import load_bias, put
 from convsmith.conv.spec import ConvSpec
 from convsmith.conv.toom_cook import transform
 from convsmith.kernel.emit import Code, Unit, Value
-from convsmith.kernel.moving import gather_row_first, gather_row_last, transpose, zero
+from convsmith.kernel.matrix import odd_pitch
 from convsmith.kernel.target import Target
 from convsmith.kernel.tile import Tile
 from convsmith.kernel.transforms import multiply
@@ -80,14 +81,14 @@ class WinogradKernels:
         self.width = tiling.vectors * self.lanes
         self.all_panels = -(-g.filters // self.width)
         self.patch_columns = (tiling.columns - 1) * self.tx.m + self.tx.alpha
-        self.line = _odd_lines(self.patch_columns * tiling.chunk)
+        self.line = odd_pitch(self.patch_columns * tiling.chunk, 16)
         gathered = 1 if tiling.staged else tiling.rows
         self.patch = _round(((gathered - 1) * self.ty.m + self.ty.alpha) * self.line)
         # Rows of pixels are read in groups of `lanes`, the last one past the end.
         self.strip = _round((self.ty.m * tiling.columns * self.tx.m + self.lanes) * self.lanes)
         # From one element of the transformed tiles, and of the products, to the next.
-        self.element_in = _odd_lines(self.tiles * self.deep)
-        self.element_out = _odd_lines(self.tiles * self.width)
+        self.element_in = odd_pitch(self.tiles * self.deep, 16)
+        self.element_out = odd_pitch(self.tiles * self.width, 16)
         self.transformed = self.elements * self.element_in  # of one block
         self.products = self.elements * self.element_out  # of one block and panel
         self.weights = self.all_panels * self.elements * g.channels * self.width  # of one group
@@ -251,50 +252,17 @@ class WinogradKernels:
         self, code: Code, at: _Place, row: Value, channel: Value, patch: Value, rows: int
     ) -> None:
         """Copies what ``rows`` tile rows of a block read: zeros outside the input."""
-        g, t, lanes = self.g, self.tiling, self.lanes
-        channels = g.channels if t.chunk == self.deep else t.chunk
-        first = at.group * g.channels + channel
-        low, width, after, start = self._span(code, at)
+        g, t = self.g, self.tiling
+        alone = self.blocks[1] == 1
+        left: Index = -g.before[2] if alone else at.column * self.tx.m - g.before[2]
         for line in code.range((rows - 1) * self.ty.m + self.ty.alpha):
-            y = row * self.ty.m - g.before[1] + line
-            place = patch.at(line * self.line)
-            inside = (y >= 0) & (y < g.size[1])
-            with code.when(inside):
-                zero(code, place, low * t.chunk, lanes)
-                to = place.at(low * t.chunk)
-                if self.spec.layout == "channels_last":
-                    source = code.pointer(X).at(
-                        ((at.image * g.size[1] + y) * g.size[2] + start) * self.spec.channels
-                        + first
-                    )
-                    gather_row_last(
-                        code, source, to, width=width, channels=channels, pixel=self.spec.channels,
-                        pitch=t.chunk, lanes=lanes,
-                    )  # fmt: skip
-                else:
-                    plane = g.size[1] * g.size[2]
-                    source = code.pointer(X).at(
-                        (at.image * self.spec.channels + first) * plane + y * g.size[2] + start
-                    )
-                    gather_row_first(
-                        code, source, to, width=width, channels=channels, plane=plane,
-                        pitch=t.chunk, lanes=lanes,
-                    )  # fmt: skip
-                zero(code, to.at(width * t.chunk), after * t.chunk, lanes)
-            with code.unless(inside):
-                zero(code, place, self.patch_columns * t.chunk, lanes)
-
-    def _span(self, code: Code, at: _Place) -> tuple[Index, Index, Index, Index]:
-        """Returns zeros before, pixels, zeros behind, and the first pixel of a patch's lines."""
-        g = self.g
-        if self.blocks[1] == 1:
-            seen = max(0, min(g.size[2], self.patch_columns - g.before[2]))
-            return g.before[2], seen, self.patch_columns - g.before[2] - seen, 0
-        columns, left = code.integer(self.patch_columns), at.column * self.tx.m - g.before[2]
-        low = code.smaller(code.larger(-left, 0), self.patch_columns)
-        high = code.smaller(code.integer(g.size[2]) - left, self.patch_columns)
-        width = code.larger(high - low, 0)
-        return low, width, columns - low - width, code.larger(left, 0)
+            gather_line(
+                code, self.spec, patch.at(line * self.line), image=at.image,
+                row=row * self.ty.m - g.before[1] + line, left=left, width=self.patch_columns,
+                channel=at.group * g.channels + channel,
+                channels=g.channels if t.chunk == self.deep else t.chunk,
+                pitch=t.chunk, lanes=self.lanes,
+            )  # fmt: skip
 
     # Transforms -----------------------------------------------------------------------
 
@@ -434,41 +402,18 @@ class WinogradKernels:
         """Writes a strip of pixels of one vector of filters into the filters' planes."""
         g, t, lanes = self.g, self.tiling, self.lanes
         width = t.columns * self.tx.m
-        plane = g.rows * g.columns
-        x, left = at.column * self.tx.m, g.filters - panel * self.width - v * lanes
-        corner = (
-            (at.image * self.spec.filters + self._first(at, panel, v)) * plane + y * g.columns + x
-        )
-
-        def group(line: Value, pixel: Value | int, count: int | Value) -> None:
-            source = strip.at((line * width + pixel) * lanes)
-            pixels = [source.load(lanes, i * lanes) for i in range(lanes)]
-            start = corner + line * g.columns + pixel
-            for f, made in enumerate(transpose(code, pixels, lanes)):
-                if g.filters % lanes:
-                    with code.when(left > f):
-                        put(code, self.spec, made, start + f * plane, count, lanes)
-                else:
-                    put(code, self.spec, made, start + f * plane, count, lanes)
-
+        x = at.column * self.tx.m
+        alone = self.blocks[1] == 1
+        columns: Index = g.columns if alone else code.smaller(code.integer(g.columns) - x, width)
+        left = g.filters - panel * self.width - v * lanes
         for line in code.range(code.smaller(code.integer(g.rows) - y, self.ty.m)):
-            if self.blocks[1] == 1:
-                whole = g.columns // lanes * lanes
-                for pixel in code.range(0, whole, lanes):
-                    group(line, pixel, lanes)
-                if g.columns > whole:
-                    group(line, whole, g.columns - whole)
-            else:
-                columns = code.smaller(code.integer(g.columns) - x, width)
-                for pixel in code.range(0, columns, lanes):
-                    group(line, pixel, columns - pixel)
+            scatter_line(
+                code, self.spec, strip.at(line * (width * lanes)), image=at.image, row=y + line,
+                column=x, width=columns, first=self._first(at, panel, v),
+                filters=left if g.filters % lanes else lanes, lanes=lanes,
+            )  # fmt: skip
 
 
 def _round(elements: int) -> int:
     """Whole cache lines."""
     return -(-elements // 16) * 16
-
-
-def _odd_lines(elements: int) -> int:
-    """An odd number of cache lines: strides of it use all sets of a cache alike."""
-    return (-(-elements // 16) | 1) * 16
