@@ -3,14 +3,14 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-CODE := src tests $(wildcard benchmarks examples)
+CODE := src tests $(wildcard benchmarks docs examples)
 
 .DEFAULT_GOAL := help
 # Tests run side by side, one process a core: libraries with threads of their own would fight for the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 CONVSMITH_THREADS=2
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test check format bench docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ setup: .venv/.dev-stamp  ## make .venv with everything that development needs
 demo: .venv/.demo-stamp  ## rewrite the shipped network on the shipped photographs, and report
 	$(BIN)/convsmith optimize examples/restorer/restorer.onnx \
 	  --data examples/restorer/photographs/calibration --test examples/restorer/photographs/test \
-	  --macs 0.5 -o build/demo --force
+	  --macs 0.5 --strategy fast -o build/demo --force
 
 test: check  ## lint, types and all tests
 	$(ONE_THREAD) $(BIN)/pytest -n auto
@@ -38,6 +38,11 @@ bench: .venv/.dev-stamp  ## measure against those peers of the extra `bench` tha
 	$(BIN)/python benchmarks/rewrite.py
 	$(BIN)/python benchmarks/analysis.py
 	$(BIN)/python benchmarks/convolution.py
+	$(BIN)/python benchmarks/network.py
+
+docs: .venv/.docs-stamp  ## build the documentation: build/docs/index.html
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/docs
+	@echo 'open build/docs/index.html'
 
 clean:  ## remove build outputs and caches (.venv stays: rm -rf .venv starts afresh)
 	rm -rf build dist src/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -47,7 +52,8 @@ clean:  ## remove build outputs and caches (.venv stays: rm -rf .venv starts afr
 # replaced, because half a package can look like a whole one.
 .venv/.demo-stamp: EXTRAS := onnxruntime
 .venv/.dev-stamp: EXTRAS := onnxruntime,torch,dev
-.venv/.demo-stamp .venv/.dev-stamp: pyproject.toml constraints.txt $(wildcard .venv/.unfinished)
+.venv/.docs-stamp: EXTRAS := torch,docs
+.venv/.demo-stamp .venv/.dev-stamp .venv/.docs-stamp: pyproject.toml constraints.txt $(wildcard .venv/.unfinished)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'convsmith needs Python 3.11 or newer, for example: make PYTHON=python3.12 $(MAKECMDGOALS)' >&2; exit 1; }
 	@if test -e .venv/.unfinished || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \

@@ -1,112 +1,203 @@
-"""What a rewrite costs and gains, at several budgets, beside plain weight approximation.
+"""Trained networks made cheaper without fine-tuning, by convsmith and by its peers, in one run.
 
-    python benchmarks/rewrite.py                       the shipped restorer
-    python benchmarks/rewrite.py MODEL --data D --test T [--mean ... --std ...] [--macs 0.7,0.5]
+    python benchmarks/rewrite.py                                  every network that is there
+    python benchmarks/rewrite.py --only resnet20 --seeds 0,1,2 --json rewrite.json
+    python benchmarks/rewrite.py --methods convsmith,spatial --times ""
+    python benchmarks/rewrite.py --layers                         5x5 and 7x7: which form wins
+    python benchmarks/rewrite.py MODEL --data D --test T [--mean ... --std ...]
 
-Every row is measured in this run: the task metric on the test images, and the time of the
-written file against the original's in ONNX Runtime, in turns, as a ratio. ``weights only`` is
-the spatial SVD of Jaderberg et al. 2014 without data, re-implemented here by leaving the
-calibration out; it gets the same budget and the same solver.
+The networks: the shipped restorer; with the environment variable ``CONVSMITH_DATA`` also
+ResNet-20 on CIFAR-10 and VDSR. All methods get the same weights and the same calibration images,
+a random part of all for every seed; what they tune, they tune on another random part; test images
+are looked at once, when a network is finished. Every network is counted by convsmith, scored and
+timed as the ONNX file that would be shipped, whatever format its method keeps factors in: times
+are ratios to the original's in ONNX Runtime, taken in turns. First at a share of the
+multiply-accumulates, then at a share of the measured time, where every method is searched for its
+most expensive network that is as fast.
+
+The methods: convsmith; AIMET's spatial SVD with greedy selection, its own code; tensorly-torch's
+Tucker-2 with VBMF ranks scaled to the budget; BALF, re-implemented (whitened channel SVD with
+Lagrangian ranks); spatial and channel SVD of the weights alone at one ratio for all layers. AIMET
+selects by the labelled tuning images, at its default settings, and gets the best of the four of
+its networks that are closest to the budget; the peers after it are also tried with batch
+normalization folded and with the first convolution kept, and get the best of these on the tuning
+images. ``--layers`` fits every form to single layers of the restorer instead.
+
+A peer that is not installed is left out with a line. What they need::
+
+    pip install tensorly==0.10.0 tensorly-torch==0.5.0
+    python -m venv aimet && aimet/bin/pip install torch==2.13.0 aimet-torch==2.42.0
+    export AIMET_PYTHON=aimet/bin/python
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
+import contextlib
+import json
+import os
+import platform
+import sys
 import time
-import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import convsmith as cs
-from convsmith.optimization import Optimization
-from convsmith.rewrite import Verification
-from convsmith.runtime import timing
-from convsmith.sources.data import read_data
+import torch
+from threadpoolctl import threadpool_limits
 
-RESTORER = Path(__file__).parents[1] / "examples" / "restorer"
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the networks are those of the tests
+
+from benchmarks.rewriting import by_layer, own
+from benchmarks.rewriting.by_layer import LayerRow
+from benchmarks.rewriting.comparing import Row, compare
+from benchmarks.rewriting.methods import METHODS, Method
+from benchmarks.rewriting.tables import table
+from benchmarks.rewriting.tasks import RESTORER, TASKS, Task, task
+
+from convsmith.parallel import limited_threads
 
 
 def main() -> None:
-    """Prints two rows per budget."""
+    """Prints the tables, and stores the rows where asked to."""
     options = _options()
-    print("| MACs | method       | before | after | change | times faster | seconds |")
-    print("|-----:|--------------|-------:|------:|-------:|-------------:|--------:|")
-    with tempfile.TemporaryDirectory() as folder:
-        for budget in options.macs:
-            begin = time.perf_counter()
-            result = cs.optimize(
-                options.model,
-                data=options.data,
-                test=options.test,
-                macs=budget,
-                mean=options.mean,
-                std=options.std,
-                out=Path(folder, f"ours-{budget}.onnx"),
-            )
-            seconds = time.perf_counter() - begin
-            _row(budget, "convsmith", result.verification, result.speedup, seconds)
-            begin = time.perf_counter()
-            verification, speedup = _weights_only(options, budget, result, Path(folder))
-            seconds = time.perf_counter() - begin
-            _row(budget, "weights only", verification, speedup, seconds)
+    if options.model is not None:
+        own.compare(options)
+        return
+    if options.layers:
+        _layers(options)
+        return
+    methods = _present(options.methods)
+    rows: list[Row] = []
+    with _threads(options.threads):
+        for name in options.only:
+            try:
+                made = task(name, options.folder)
+            except FileNotFoundError as reason:
+                print(f"left out: {reason}\n", flush=True)
+                continue
+            found = []
+            for row in compare(
+                made,
+                methods,
+                options.seeds,
+                budgets=made.budgets if options.macs is None else options.macs,
+                times=made.budgets if options.times is None else options.times,
+                threads=options.threads,
+                seconds=options.seconds,
+            ):
+                found.append(row)
+                if options.json is not None:  # a run takes hours: what it has is kept
+                    _write(options.json, [*rows, *found], options)
+            _print(found, made)
+            rows += found
+    versions = ", ".join(_record(rows, options)["versions"]) or "no peer's package"
+    print(f"{versions}; {options.threads} thread{'s' if options.threads > 1 else ''}")
+    if options.store is not None:
+        with options.store.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_record(rows, options)) + "\n")
 
 
-def _weights_only(
-    options: argparse.Namespace, budget: float, ours: Optimization, folder: Path
-) -> tuple[Verification, float]:
-    net = cs.load(options.model, dict(ours.before.inputs))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="no calibration data")
-        rewritten = cs.rewrite(net, macs=budget).net
-    (shape,) = ours.before.inputs.values()
-    spatial = (None,) * (len(shape) - 2)
-    tests = read_data(options.test, shape=(shape[1], *spatial), mean=options.mean, std=options.std)
-    metric = ours.verification.metric
-    verification = cs.verify(
-        net,
-        rewritten,
-        (
-            ({net.inputs[0].name: b.images}, b.targets if b.labels is None else b.labels)
-            for b in tests
-        ),
-        metric=None if metric is None else metric.name,
-    )
-    original, written = folder / "original.onnx", folder / f"weights-{budget}.onnx"
-    cs.save(net, original, overwrite=True)
-    cs.save(rewritten, written)
-    image = next(iter(tests)).images[:1]
-    times = timing.compare({"before": original, "after": written}, {net.inputs[0].name: image})
-    return verification, times["before"].ratio(times["after"])
+def _record(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "schema": "convsmith.benchmark/1",
+        "command": " ".join(["python", *sys.argv]),
+        "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        "versions": sorted({row.version for row in rows if row.version}),
+        "threads": options.threads,
+        "rows": [asdict(row) for row in rows],
+    }
 
 
-def _row(
-    budget: float,
-    method: str,
-    verification: Verification,
-    speedup: float | None,
-    seconds: float,
-) -> None:
-    metric = verification.metric
-    if metric is None:
-        error = verification.outputs[0].relative
-        task = f"{'':6} | {error:5.1%} | {'':6}"
-    else:
-        task = f"{metric.before:6.2f} | {metric.after:5.2f} | {metric.change:+6.2f}"
-    faster = "" if speedup is None else f"{speedup:.2f}"
-    print(f"| {budget:4.0%} | {method:12} | {task} | {faster:>12} | {seconds:7.1f} |", flush=True)
+def _write(path: Path, rows: Sequence[Row], options: argparse.Namespace) -> None:
+    path.write_text(json.dumps(_record(rows, options), indent=1) + "\n", encoding="utf-8")
+
+
+def _layers(options: argparse.Namespace) -> None:
+    """The layers of the restorer with large windows, form by form."""
+    made = task("restorer", None)
+    rows: list[LayerRow] = []
+    with _threads(options.threads):
+        for row in by_layer.compare(
+            made,
+            options.macs or made.budgets,
+            seed=options.seeds[0],
+            seconds=options.seconds,
+            threads=options.threads,
+        ):
+            rows.append(row)
+            if options.json is not None:
+                text = json.dumps([asdict(row) for row in rows], indent=1)
+                options.json.write_text(text + "\n", encoding="utf-8")
+    print(by_layer.table(rows))
+
+
+def _print(rows: Sequence[Row], made: Task) -> None:
+    for kind in ("macs", "time"):
+        some = [row for row in rows if row.kind == kind]
+        if some:
+            print(table(some, made.title, made.unit) + "\n", flush=True)
+
+
+def _present(names: Sequence[str]) -> dict[str, Method]:
+    """The methods that can run here; a line for each that cannot."""
+    found = {}
+    for name in names:
+        missing = METHODS[name].missing()
+        if missing:
+            print(f"left out: {METHODS[name].name}: {missing}\n", flush=True)
+        else:
+            found[name] = METHODS[name]
+    return found
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Bounds the threads of everything: convsmith, torch and the BLAS libraries."""
+    torch.set_num_threads(count)
+    with limited_threads(count), threadpool_limits(count):
+        yield
 
 
 def _options() -> argparse.Namespace:
     def numbers(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",") if part)
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("model", nargs="?", default=str(RESTORER / "restorer.onnx"))
+    def named(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+        def names(text: str) -> tuple[str, ...]:
+            given = tuple(part for part in text.split(",") if part)
+            wrong = [name for name in given if name not in known]
+            if wrong:
+                raise argparse.ArgumentTypeError(f"{wrong[0]!r} is none of {', '.join(known)}")
+            return given
+
+        return names
+
+    described = __doc__ or ""
+    parser = argparse.ArgumentParser(
+        description=described, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    folder = os.environ.get("CONVSMITH_DATA")
+    parser.set_defaults(folder=Path(folder) if folder else None)
+    parser.add_argument("model", nargs="?", help="your own network")
     parser.add_argument("--data", default=str(RESTORER / "photographs" / "calibration"))
     parser.add_argument("--test", default=str(RESTORER / "photographs" / "test"))
     parser.add_argument("--mean", type=numbers, default=())
     parser.add_argument("--std", type=numbers, default=())
-    parser.add_argument("--macs", type=numbers, default=(0.7, 0.5, 0.35))
+    parser.add_argument("--only", type=named(TASKS), default=TASKS, help="networks")
+    parser.add_argument("--methods", type=named(tuple(METHODS)), default=tuple(METHODS))
+    parser.add_argument("--layers", action="store_true", help="the restorer's, form by form")
+    parser.add_argument("--macs", type=numbers, help="shares; each network's own by default")
+    parser.add_argument("--times", type=numbers, help="shares; each network's own by default")
+    parser.add_argument(
+        "--seeds", type=lambda text: tuple(map(int, text.split(","))), default=(0, 1, 2)
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of timing, per network")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+    parser.add_argument("--store", type=Path, metavar="FILE", help="append this run, as one line")
     return parser.parse_args()
 
 

@@ -16,7 +16,17 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-__all__ = ["VDSR", "ResNet20", "cifar10", "luma", "resnet20", "run", "vdsr"]
+__all__ = [
+    "VDSR",
+    "ResNet20",
+    "Restorer",
+    "cifar10",
+    "luma",
+    "resnet20",
+    "restorer",
+    "run",
+    "vdsr",
+]
 
 Array = npt.NDArray[Any]
 
@@ -84,6 +94,29 @@ class VDSR(nn.Module):
         return y
 
 
+class Restorer(nn.Module):
+    """The denoiser that ships as ``examples/restorer/restorer.onnx``, kernels from 3x3 to 9x9."""
+
+    SHAPES = (
+        (1, 32, 9), (32, 32, 7), (32, 48, 5), (48, 48, 3),
+        (48, 48, 3), (48, 48, 3), (48, 32, 5), (32, 1, 3),
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        for index, (inside, outside, kernel) in enumerate(self.SHAPES, start=1):
+            conv = nn.Conv2d(inside, outside, kernel, 1, kernel // 2)
+            self.add_module(f"conv{index}", conv)
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        *body, last = self.children()
+        x = noisy
+        for conv in body:
+            x = F.relu(conv(x))
+        y: Tensor = noisy - last(x)
+        return y
+
+
 def resnet20(folder: Path) -> ResNet20:
     """The trained network, ready to run; takes what :func:`cifar10` gives."""
     module = ResNet20()
@@ -99,6 +132,19 @@ def vdsr(folder: Path) -> VDSR:
     """The trained network, ready to run; takes what :func:`luma` gives."""
     module = VDSR()
     module.load_state_dict(load_file(folder / "vdsr.safetensors"))
+    return module.eval()
+
+
+def restorer(folder: Path) -> Restorer:
+    """The trained network, from the weights in ``restorer.onnx`` of this folder."""
+    import onnx
+    from onnx import numpy_helper
+
+    stored = onnx.load(folder / "restorer.onnx").graph.initializer
+    module = Restorer()
+    module.load_state_dict(
+        {item.name: torch.from_numpy(numpy_helper.to_array(item).copy()) for item in stored}
+    )
     return module.eval()
 
 

@@ -197,7 +197,7 @@ WAYS = ["-", "-", "add", "channels", "rows", "gate", "shuffle", "flatten"]
 """How values are brought together, or taken apart."""
 
 CHANNELS = ["-", "add", "channels", "channels", "channels", "shuffle", "shuffle", "half",
-            "every other", "split", "depthwise", "grouped"]  # fmt: skip
+            "every other", "split", "depthwise", "grouped", "blank"]  # fmt: skip
 """The same for channels that do not all see the same."""
 
 
@@ -274,6 +274,11 @@ def _join(
     elif way == "grouped" and shape[1] % 2 == 0:
         op = _row_pairs(draw(st.sampled_from([2, 4, 6])), 2)
         return _add(builder, op, last, name=f"grouped{index}")
+    elif way == "blank":
+        low, high = draw(st.integers(-1, 2)), draw(st.integers(0, 2))
+        rows = draw(st.sampled_from([(0, 0), (0, 0), (1, 0), (0, -1)]))
+        op = ops.Pad(padding=((0, 0), (low, high), rows, (0, 0)))
+        return _add(builder, op, last, name=f"blank{index}")
     elif way == "flatten" and 1 not in shape[2:]:
         steps = [ops.Flatten(axis=2), ops.Reshape(shape=(-1, *shape[1:]))]
         return _chain(builder, steps, last, f"flatten{index}")

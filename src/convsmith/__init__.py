@@ -28,15 +28,16 @@ if TYPE_CHECKING:
     from convsmith.conv.calling import conv1d, conv2d, conv3d
     from convsmith.conv.transposing import conv_transpose1d, conv_transpose2d, conv_transpose3d
     from convsmith.errors import ConvsmithError
+    from convsmith.evidence import calibrate, verify
     from convsmith.graph import Graph
     from convsmith.linting import lint
     from convsmith.optimization import optimize
     from convsmith.parallel import set_threads
     from convsmith.rewrite import RewritePackage
     from convsmith.rewrite.applying import apply
-    from convsmith.rewrite.statistics import calibrate
-    from convsmith.rewrite.verifying import verify
+    from convsmith.rewrite.merging import merge
     from convsmith.runtime.benching import bench
+    from convsmith.runtime.compiling import compile  # noqa: A004 - the published name
     from convsmith.signal import spectrum
     from convsmith.sources import load, save
 
@@ -53,6 +54,7 @@ __all__ = [
     "bench",
     "calibrate",
     "compare",
+    "compile",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -63,6 +65,7 @@ __all__ = [
     "explain",
     "lint",
     "load",
+    "merge",
     "optimize",
     "rewrite",
     "save",
@@ -78,8 +81,9 @@ _HOMES = {
     "analyze": "convsmith.analysis",
     "apply": "convsmith.rewrite.applying",
     "bench": "convsmith.runtime.benching",
-    "calibrate": "convsmith.rewrite.statistics",
+    "calibrate": "convsmith.evidence",
     "compare": "convsmith.comparison",
+    "compile": "convsmith.runtime.compiling",
     "conv1d": "convsmith.conv.calling",
     "conv2d": "convsmith.conv.calling",
     "conv3d": "convsmith.conv.calling",
@@ -90,11 +94,12 @@ _HOMES = {
     "explain": "convsmith.analysis.explaining",
     "lint": "convsmith.linting",
     "load": "convsmith.sources",
+    "merge": "convsmith.rewrite.merging",
     "optimize": "convsmith.optimization",
     "save": "convsmith.sources",
     "set_threads": "convsmith.parallel",
     "spectrum": "convsmith.signal",
-    "verify": "convsmith.rewrite.verifying",
+    "verify": "convsmith.evidence",
 }
 
 

@@ -6,34 +6,43 @@ Source -> graph -> rows -> measured milliseconds. The numbers are those of
 
 from __future__ import annotations
 
-import math
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from convsmith.analysis.comparing import Comparison, Width, arrangements, side_by_side
 from convsmith.errors import UsageError
-from convsmith.graph import Constant, Graph, parse
+from convsmith.graph import Graph, parse
+from convsmith.graph.operators import Unsupported
 from convsmith.results import Progress
 from convsmith.runtime import timing
-from convsmith.sources import load, save
+from convsmith.runtime.weights import random_weights
+from convsmith.sources import load
 
-__all__ = ["Clock", "Measured", "OnnxRuntimeClock", "compare"]
+__all__ = ["Clock", "Measured", "Runtime", "RuntimeClock", "compare"]
 
 Array = npt.NDArray[Any]
+
+Runtime = Literal["convsmith", "onnxruntime"]
+"""What runs the networks that are timed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What a clock found: milliseconds by the name of the graph, and what measured them."""
+    """What a clock found.
+
+    Attributes:
+        milliseconds: By the name of the graph.
+        clock: What measured them, in words.
+        runtime: What ran the graphs, in one word; empty where nothing known did.
+    """
 
     milliseconds: Mapping[str, float]
     clock: str
+    runtime: str = ""
 
 
 class Clock(Protocol):
@@ -44,64 +53,74 @@ class Clock(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OnnxRuntimeClock:
-    """Times networks with ONNX Runtime, in turns; weights that are absent are random.
+class RuntimeClock:
+    """Times networks in one runtime, in turns; weights that are absent are random.
 
     Attributes:
+        runtime: ``convsmith``, its own compiled kernels, which take networks in float32; or
+            ``onnxruntime``. Without one: convsmith, but ONNX Runtime where a network is not in
+            float32, or has an operator that convsmith does not know.
         threads: How many threads a network may use; all cores by default.
         seconds: How long the rounds of one set of networks go on.
+        tune: Whether convsmith first measures which algorithm is the fastest for every
+            convolution that is new to this machine, which takes seconds each; without it
+            predictions choose.
     """
 
+    runtime: Runtime | None = None
     threads: int | None = None
     seconds: float = 5.0
+    tune: bool = True
 
     def __call__(self, graphs: Mapping[str, Graph]) -> Measured:
-        """Returns the median of every network's runs.
+        """Returns the median of every network's turns.
 
         Networks whose inputs differ are timed one set after the other.
 
         Raises:
-            MissingDependencyError: If ONNX Runtime is not installed.
+            MissingDependencyError: If the runtime is not installed.
             SourceError: If ONNX Runtime cannot run one of them.
             OutputError: If one cannot be written as ONNX.
+            DataError: If one is not in float32, which convsmith needs.
+            UnsupportedOperatorError: If convsmith has no kernel for an operator.
         """
         sets: dict[object, dict[str, Graph]] = {}
         for name, graph in graphs.items():
-            sets.setdefault(graph.inputs, {})[name] = graph
+            sets.setdefault(graph.inputs, {})[name] = random_weights(graph)
+        runtime = self.runtime or _runtime_for(graphs.values())
         taken: dict[str, timing.Timing] = {}
-        with tempfile.TemporaryDirectory(prefix="convsmith-") as folder:
-            for members in sets.values():
-                files = {}
-                for name, graph in members.items():
-                    files[name] = Path(folder, f"{name}.onnx")
-                    save(_filled(graph), files[name])
-                inputs = _inputs(next(iter(members.values())))
-                taken |= timing.compare(files, inputs, threads=self.threads, seconds=self.seconds)
+        for members in sets.values():
+            timed = timing.networks(
+                members,
+                _inputs(next(iter(members.values()))),
+                runtimes=[runtime],
+                threads=self.threads,
+                seconds=self.seconds,
+                tune=self.tune,
+            )
+            taken |= {name: by_runtime[runtime] for name, by_runtime in timed.items()}
         one = next(iter(taken.values()))
         apart = max(each.spread / max(each.median, 1e-9) for each in taken.values())
         turns = "" if len(sets) == 1 else "; not in turns, their inputs differ"
         return Measured(
             milliseconds={name: each.median for name, each in taken.items()},
             clock=f"{one.engine} {one.version}, {one.threads}"
-            f" thread{'s' * (one.threads != 1)}, median of {one.runs} runs, quartiles up to"
+            f" thread{'s' * (one.threads != 1)}, median of {one.runs} turns, quartiles up to"
             f" {100 * apart:.0f} % of it apart{turns}",
+            runtime=runtime,
         )
 
 
-def _filled(graph: Graph) -> Graph:
-    """The network with random weights where it has none; they keep the signal's size."""
-    random = np.random.default_rng(0)
-
-    def fill(name: str, constant: Constant) -> Constant:
-        if constant.data is not None:
-            return constant
-        spread = 1 / math.sqrt(max(math.prod(constant.shape[1:]), 1))
-        data = random.normal(0, spread, constant.shape)
-        if name.endswith("variance"):
-            data = np.abs(data) + 1
-        return replace(constant, data=data.astype(constant.dtype))
-
-    return replace(graph, constants={n: fill(n, c) for n, c in graph.constants.items()})
+def _runtime_for(graphs: Iterable[Graph]) -> Runtime:
+    """Which runtime times networks unless one is asked for."""
+    for graph in graphs:
+        types = {value.dtype for value in graph.inputs}
+        types |= {constant.dtype for constant in graph.constants.values()}
+        if any("float" in each and each != "float32" for each in types):
+            return "onnxruntime"
+        if any(isinstance(node.op, Unsupported) for node in graph.nodes):
+            return "onnxruntime"
+    return "convsmith"
 
 
 def _inputs(graph: Graph) -> dict[str, Array]:
@@ -139,7 +158,8 @@ def compare(
         activation: What stands between two convolutions, in the notation, or ``none``; by
             default what follows the layer, else ``relu``.
         measure: Whether to measure milliseconds, in turns.
-        clock: What measures them; ONNX Runtime by default.
+        clock: What measures them; by default a :class:`RuntimeClock`: convsmith's own kernels,
+            or ONNX Runtime where they do not take the networks.
         input: Sizes of the input, as for ``convsmith.load``.
         progress: Called during long steps.
 
@@ -167,5 +187,5 @@ def compare(
         return found
     if progress is not None:
         progress("timing", 0, 0)
-    measured = (clock or OnnxRuntimeClock())(graphs)
-    return found.timed(measured.milliseconds, measured.clock)
+    measured = (clock or RuntimeClock())(graphs)
+    return found.timed(measured.milliseconds, measured.clock, measured.runtime)

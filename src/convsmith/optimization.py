@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,31 +17,41 @@ import numpy as np
 import numpy.typing as npt
 
 from convsmith.analysis import Analysis, analyze
-from convsmith.errors import DynamicSizeError, MissingDependencyError, OutputError, UsageError
+from convsmith.errors import (
+    MissingDependencyError,
+    OutputError,
+    SourceError,
+    UnsupportedOperatorError,
+    UsageError,
+)
+from convsmith.evidence import Batches, calibrate, metric_of, open_with_images
 from convsmith.files import check_target
 from convsmith.graph import Graph
 from convsmith.graph.evaluate import evaluate
 from convsmith.results import Progress, Result
-from convsmith.rewrite import Rewriting, Verification, calibrate, verify
-from convsmith.rewrite.rewriting import budget_of, rewrite
-from convsmith.rewrite.statistics import POSITIONS
-from convsmith.rewrite.verifying import MetricName
+from convsmith.rewrite import Rewriting, Sweep, Verification
+from convsmith.rewrite.asking import Budget, check_options, runnable
+from convsmith.rewrite.planning import StrategyName
+from convsmith.rewrite.rewriting import rewrite, timed
+from convsmith.rewrite.sweeping import read_budgets
+from convsmith.rewrite.sweeping import sweep as swept
+from convsmith.rewrite.verifying import verify
 from convsmith.runtime import timing
-from convsmith.sources import load, save
-from convsmith.sources.data import Batch, Dataset, read_data
+from convsmith.sources import save
+from convsmith.sources.data import Dataset, read_data
 
 __all__ = ["Files", "Optimization", "Picture", "Proof", "optimize"]
 
 Array = npt.NDArray[Any]
-
-FEW_IMAGES_POSITIONS = 24576
-"""Output positions per layer to see in all, when there are few images."""
 
 DISAGREEMENT = 1e-3
 """How far the written file's output may lie from the verified one, relative to the largest."""
 
 PICTURES = 3
 """How many test images a report shows."""
+
+RUNTIMES_TIMED = ("convsmith", "onnxruntime")
+"""Where both networks are timed unless others are asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +78,12 @@ class Files:
             )
         return cls(model=out / "model.onnx", plan=out / "plan.json", report=out / "report.html")
 
-    def check(self, *, overwrite: bool) -> None:
+    def check(self, *, overwrite: bool, report: bool = True) -> None:
         """Checks all names before the long work begins; makes nothing.
+
+        Args:
+            overwrite: Whether existing files may be replaced.
+            report: Whether a report will be written, too.
 
         Raises:
             OutputError: If a file exists and ``overwrite`` is false, or cannot be written.
@@ -83,8 +97,22 @@ class Files:
                     remedy="choose another one",
                 )
             return
-        for path in (self.model, self.plan, self.plan.with_suffix(".safetensors"), self.report):
+        paths = (self.model, self.plan, self.plan.with_suffix(".safetensors"))
+        for path in (*paths, self.report) if report else paths:
             check_target(path, overwrite=overwrite)
+
+    def check_source(self, source: str) -> None:
+        """Checks that the network that is read will still be there.
+
+        Raises:
+            OutputError: If the model would replace it.
+        """
+        if self.model.resolve() == Path(source).resolve():
+            raise OutputError(
+                "this would replace the network that is read",
+                place=str(self.model),
+                remedy="choose another name",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -125,13 +153,16 @@ class Optimization(Result):
             are none.
         calibration_images: How many images the statistics come from.
         skipped: Images that could not be used, with the reason.
-        timings: ``before`` and ``after``; empty when nothing could run them.
+        timings: ``before`` and ``after`` in ONNX Runtime, or, without it, in the first runtime
+            that was asked for; those of all runtimes are in ``rewriting``. Empty when nothing
+            could run them.
         speedup: Time before over time after, the median over interleaved pairs.
         proof: What the written file computes.
         pictures: Test images through both networks, for image restoration.
         files: What was written.
         notes: What else the reader should know.
         command: The command line that does the same.
+        sweep: The same under other budgets, where that was asked for.
     """
 
     source: str
@@ -148,11 +179,14 @@ class Optimization(Result):
     files: Files
     notes: tuple[str, ...]
     command: tuple[str, ...] = ()
+    sweep: Sweep | None = None
 
     @property
     def faster(self) -> bool | None:
-        """Whether the rewritten network is really faster; ``None`` when that was not measured."""
-        return None if self.speedup is None else self.speedup > 1
+        """Whether the rewritten network is faster wherever it was timed; ``None``: nowhere."""
+        if self.speedup is None:
+            return None
+        return all(gained > 1 for gained in (self.speedup, *self.rewriting.speedups.values()))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the outcome as JSON-ready data, schema ``convsmith.rewrite/1`` and more."""
@@ -178,6 +212,7 @@ class Optimization(Result):
                 "report": str(self.files.report),
             },
             "notes": list(self.notes),
+            "sweep": self.sweep and self.sweep.to_dict(),
         }
 
 
@@ -187,7 +222,17 @@ def optimize(
     data: str | PathLike[str],
     out: str | PathLike[str],
     test: str | PathLike[str] | None = None,
-    macs: float = 0.5,
+    macs: float | None = None,
+    params: float | None = None,
+    latency: float | None = None,
+    max_loss: float | None = None,
+    strategy: StrategyName = "thorough",
+    forms: Iterable[str] | None = None,
+    only: Iterable[str] | None = None,
+    exclude: Iterable[str] = (),
+    sweep: str | Iterable[float] | None = None,
+    measure: Sequence[str] = RUNTIMES_TIMED,
+    tune: bool = False,
     input: object = None,  # noqa: A002 - the published name
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
@@ -205,7 +250,20 @@ def optimize(
         out: A folder, or the name of an ``.onnx`` file.
         test: Test images, with labels (a folder per class) or targets (``input/`` and
             ``target/``) for the task metric. Without it, ``data`` verifies too.
-        macs: The budget; see :func:`convsmith.rewrite`.
+        macs: The budget; see :func:`convsmith.rewrite`. Half of the multiply-accumulates, if no
+            other one is given.
+        params: The same for parameters.
+        latency: The same for time.
+        max_loss: Instead of a budget: how far the outputs may move.
+        strategy: ``fast`` or ``thorough``.
+        forms: Names of the forms to try.
+        only: Names of the only layers that may be replaced.
+        exclude: Names of layers that stay as they are.
+        sweep: Budgets to try besides, in what the budget is in (a list or a range such as
+            ``"0.3:0.9"``): the report draws what each of them costs and loses.
+        measure: Runtimes that both networks are timed in.
+        tune: Whether convsmith measures its algorithms first, where this machine has not:
+            seconds for every convolution that is new to it. Without it predictions choose.
         input: Sizes of the input, where the network leaves them open; by default those of the
             first image.
         mean: Subtracted from the images, per channel.
@@ -219,111 +277,155 @@ def optimize(
     """
     files = Files.at(out)
     files.check(overwrite=overwrite)
-    budget_of(macs, 1, "macs")  # before the long work
-    net, images, shape = _open(source, data, input, mean=mean, std=std, limit=limit)
-    if files.model.resolve() == Path(net.source).resolve():
-        raise OutputError(
-            "this would replace the network that is read",
-            place=str(files.model),
-            remedy="choose another name",
-        )
+    if (macs, params, latency, max_loss) == (None,) * 4:
+        macs = 0.5
+    asked = Budget(macs=macs, params=params, latency=latency, max_loss=max_loss)
+    currency, budget = asked.given  # before the long work, as all that follows
+    forms = None if forms is None else tuple(forms)
+    only = None if only is None else tuple(only)
+    exclude = tuple(exclude)
+    check_options(strategy, forms, measure)
+    budgets = None if sweep is None else _budgets_with(sweep, currency, budget)
+    net, images, shape = open_with_images(source, data, input, mean=mean, std=std, limit=limit)
+    files.check_source(net.source)
     tests = None if test is None else read_data(str(test), shape=shape, mean=mean, std=std)
     notes = [] if tests is not None else ["Verified on the calibration images: give --test."]
+    runtimes = runnable(measure, notes)
 
-    calibration = calibrate(
-        net,
-        (batch.images for batch in images),
-        positions=max(POSITIONS, FEW_IMAGES_POSITIONS // images.count),
-        progress=progress,
-    )
-    rewriting = rewrite(net, macs=macs, calibration=calibration, progress=progress)
-    verification = _verify(net, rewriting, tests, images, progress)
+    calibration = calibrate(net, images, progress=progress)
+    options: Any = {
+        "calibration": calibration,
+        "strategy": strategy,
+        "forms": forms,
+        "only": only,
+        "exclude": exclude,
+        "progress": progress,
+    }
+    curve: Sweep | None = None
+    if budgets is None:
+        rewriting = rewrite(net, **{**options, currency: budget})
+        verification = _verify(net, rewriting, tests, images, progress)
+    else:
+        curve, rewriting, verification = _swept(
+            net, budgets, currency, budget, tests, images, runtimes, {**options, "tune": tune}
+        )
 
     files.model.parent.mkdir(parents=True, exist_ok=True)
     save(rewriting.net, files.model, overwrite=overwrite)
     rewriting.plan.save(files.plan, overwrite=overwrite)
+    if progress is not None:
+        progress("timing", 0, 0)
+    rewriting = _timed(rewriting, runtimes, notes, tune)
     shown = next(iter(tests if tests is not None else images)).images[:1]
-    timings, speedup, proof = _run(net, rewriting.net, files.model, shown, notes, progress)
-    after = analyze(rewriting.net)
+    proof = _proven(net, rewriting.net, files.model, shown, notes)
     if proof is not None and proof.rewritten > DISAGREEMENT:
         notes.append(
             f"The written file disagrees with what was verified by {proof.rewritten:.1e} of the"
             " largest output: do not use it before you know why."
         )
-    if speedup is not None and speedup <= 1:
-        notes.append("The rewritten network is not faster here: this is no improvement in speed.")
+    ran = rewriting.timings
+    chief = "onnxruntime" if "onnxruntime" in ran else next(iter(ran), None)
     return Optimization(
         source=net.source,
         before=analyze(net),
-        after=after,
+        after=analyze(rewriting.net),
         rewriting=rewriting,
         verification=verification,
         calibration_images=calibration.images,
         skipped=images.skipped + (tests.skipped if tests is not None else ()),
-        timings=timings,
-        speedup=speedup,
+        timings={} if chief is None else rewriting.timings[chief],
+        speedup=None if chief is None else rewriting.speedups[chief],
         proof=proof,
         pictures=_pictures(net, rewriting.net, tests),
         files=files,
-        notes=tuple(notes),
+        notes=(*notes, *rewriting.notes),
         command=_command(
             net.source,
             data=data,
             test=test,
-            macs=macs,
+            **{currency: budget},
+            strategy=None if strategy == "thorough" else strategy,
+            forms=None if forms is None else ",".join(forms),
+            only=None if only is None else ",".join(only),
+            exclude=",".join(exclude),
+            tune=tune,
+            sweep=sweep if isinstance(sweep, str | None) else ",".join(map(str, sweep)),
             input=",".join(map(str, input)) if isinstance(input, tuple | list) else input,
             mean=",".join(map(str, mean)),
             std=",".join(map(str, std)),
             limit=limit,
             output=out,
         ),
+        sweep=curve,
     )
 
 
-def _command(source: str, **options: object) -> tuple[str, ...]:
-    """The command line that does what :func:`optimize` was asked to do."""
-    given = {name: value for name, value in options.items() if value not in (None, "")}
-    return (
-        *("convsmith", "optimize", source),
-        *(word for name, value in given.items() for word in (f"--{name}", str(value))),
-    )
-
-
-def _open(
-    source: object,
-    data: str | PathLike[str],
-    size: object,
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    limit: int | None,
-) -> tuple[Graph, Dataset, tuple[int | None, ...]]:
-    """Reads network and images; where the network leaves its size open, the images decide.
-
-    Returns:
-        The network, the images, and the shape that an image may have.
-    """
-
-    def read(shape: tuple[int | None, ...]) -> Dataset:
-        return read_data(str(data), shape=shape, mean=mean, std=std, limit=limit)
-
-    try:
-        net = load(source, size)
-    except DynamicSizeError as error:
-        sizes = next(iter(error.shapes.values()))
-        if size is not None or len(sizes) < 3 or sizes[1] is None:
-            raise
-        images = read(sizes[1:])
-        shape = (sizes[0] or 1, *next(iter(images)).images.shape[1:])
-        return load(source, shape), images, sizes[1:]
-    if len(net.inputs) != 1:
+def _budgets_with(
+    budgets: str | Iterable[float], currency: str, budget: float
+) -> tuple[float, ...]:
+    """The budgets of a sweep, the one that is asked for among them."""
+    if currency == "max_loss":
         raise UsageError(
-            f"the network has {len(net.inputs)} inputs, images give one",
-            place=net.source,
-            remedy="use convsmith.calibrate and convsmith.rewrite with batches of your own",
+            "a sweep goes over costs, and max_loss= is a loss",
+            remedy="give macs=, params= or latency= with it",
         )
-    shape = net.inputs[0].shape[1:]
-    return net, read(shape), shape
+    return tuple(sorted({*read_budgets(budgets), float(budget)}))
+
+
+def _swept(
+    net: Graph,
+    budgets: Sequence[float],
+    currency: str,
+    budget: float,
+    tests: Dataset | None,
+    images: Dataset,
+    runtimes: Sequence[str],
+    options: Any,
+) -> tuple[Sweep, Rewriting, Verification]:
+    """The networks of all budgets, and the one that was asked for."""
+    seen = images if tests is None else tests
+    kind: Any = currency
+    curve = swept(
+        net,
+        budgets,
+        currency=kind,
+        batches=None if tests is None and images.kind == "plain" else Batches(net, seen),
+        metric=metric_of(seen),
+        data="calibration images" if tests is None else "test images",
+        measure=runtimes,
+        **options,
+    )
+    point = curve.at(budget)
+    assert point.rewriting is not None
+    assert point.verification is not None
+    return curve, point.rewriting, point.verification
+
+
+def _timed(
+    rewriting: Rewriting, runtimes: Sequence[str], notes: list[str], tune: bool
+) -> Rewriting:
+    """Times both networks where that was not done; what cannot run them is left out."""
+    done = rewriting.timings
+    missing = [name for name in runtimes if name not in done]
+    if not missing:
+        return rewriting
+    try:
+        made = timed(rewriting, missing, tune=tune)
+    except (SourceError, UnsupportedOperatorError) as error:
+        notes.append(f"Not timed in {' and '.join(missing)}: {error}")
+        return rewriting
+    return replace(made, timings={**done, **made.timings})
+
+
+def _command(source: str, **options: Any) -> tuple[str, ...]:
+    """The command line that does what :func:`optimize` was asked to do."""
+    words = ["convsmith", "optimize", source]
+    for name, value in options.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value not in (None, False, ""):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return tuple(words)
 
 
 def _verify(
@@ -338,48 +440,34 @@ def _verify(
     if tests is None and images.kind == "plain":
         assert rewriting.verification is not None  # there were calibration samples
         return rewriting.verification
-    metrics: dict[str, MetricName | None] = {"labels": "accuracy", "targets": "psnr"}
     return verify(
         net,
         rewriting.net,
-        (({net.inputs[0].name: batch.images}, _wanted(batch)) for batch in seen),
-        metric=metrics.get(seen.kind),
+        Batches(net, seen),
+        metric=metric_of(seen),
         data="calibration images" if tests is None else "test images",
         progress=progress,
     )
 
 
-def _wanted(batch: Batch) -> Array | None:
-    return batch.targets if batch.labels is None else batch.labels
-
-
-def _run(
-    net: Graph,
-    rewritten: Graph,
-    written: Path,
-    image: Array,
-    notes: list[str],
-    progress: Progress | None,
-) -> tuple[Mapping[str, timing.Timing], float | None, Proof | None]:
-    """Times both files side by side and checks what they compute."""
+def _proven(
+    net: Graph, rewritten: Graph, written: Path, image: Array, notes: list[str]
+) -> Proof | None:
+    """Checks what the original file and the written one compute in ONNX Runtime."""
     inputs = {net.inputs[0].name: image}
-    if progress is not None:
-        progress("timing", 0, 0)
     with tempfile.TemporaryDirectory(prefix="convsmith-") as folder:
         original = Path(net.source)
         if original.suffix.lower() != ".onnx" or not original.is_file():
             original = Path(folder, "original.onnx")
             save(net, original)
         try:
-            timings = timing.compare({"before": original, "after": written}, inputs)
-            proof = Proof(
+            return Proof(
                 original=_distance(net, original, inputs),
                 rewritten=_distance(rewritten, written, inputs),
             )
-        except MissingDependencyError as error:
-            notes.append(f"Not timed: {error}")
-            return {}, None, None
-    return timings, timings["before"].ratio(timings["after"]), proof
+        except (MissingDependencyError, SourceError) as error:
+            notes.append(f"The written file was not run: {error}")
+            return None
 
 
 def _distance(net: Graph, file: Path, inputs: Mapping[str, Array]) -> float:

@@ -13,14 +13,29 @@ from collections.abc import Callable
 from os import PathLike
 from typing import Any
 
-__all__ = ["Progress", "Result"]
+__all__ = ["Displayed", "Progress", "Result"]
 
 Progress = Callable[[str, int, int], None]
 """Called by long steps with what is being done, how much is done, and out of how much (0: not
 known)."""
 
 
-class Result(ABC):
+class Displayed:
+    """What a notebook shows as a table, without scripts: results, networks, plans, programs.
+
+    IPython asks for these two and takes what it can show. Neither raises an error.
+    """
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return str(importlib.import_module("convsmith.report.notebook").notebook_html(self))
+
+    def _repr_markdown_(self) -> str:
+        return str(importlib.import_module("convsmith.report.notebook").notebook_markdown(self))
+
+
+class Result(Displayed, ABC):
     """Plain data with a versioned JSON schema. Subclasses are frozen dataclasses."""
 
     __slots__ = ()

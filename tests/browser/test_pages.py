@@ -1,7 +1,7 @@
-"""Pages in a real browser: Debian's chromium, without a network and without a driver.
+"""Pages in a real browser: Debian's chromium, without a network.
 
-The browser opens a page, runs its script, and writes down the document that came of it. A few lines
-of script, added to a copy of the page and allowed by its policy, do what a person would do.
+The browser opens a page, runs its script, and says what document came of it. A few lines of
+script, added to a copy of the page and allowed by its policy, do what a person would do.
 """
 
 from __future__ import annotations
@@ -9,18 +9,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import shutil
-import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
-from html import escape
 from json import dumps
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from tests.benches import made_bench
+from tests.random_weights import random_network
 
 from convsmith.analysis import Analysis, analyze, diff, fields
 from convsmith.analysis.comparing import arrangements, side_by_side
@@ -31,61 +30,44 @@ from convsmith.graph.operators import Activation, Conv
 from convsmith.linting import Rules, lint
 from convsmith.optimization import Files, Optimization, Picture
 from convsmith.report import html
-from convsmith.rewrite import Choice, Plan, Rewriting, Verification
+from convsmith.rewrite import Choice, Plan, Rewriting, Verification, calibrate
+from convsmith.rewrite.sweeping import sweep
 from convsmith.rewrite.verifying import OutputError
 from convsmith.runtime.timing import Timing
 from convsmith.signal import spectrum
 from convsmith.sources import load
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 HOSTILE = "<img src=x onerror=\"document.documentElement.dataset.hurt='1'\">'\"&😀"
 
 RESTORER = Path(__file__).parents[2] / "examples" / "restorer" / "restorer.onnx"
-
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not installed")
 
 Open = Callable[..., tuple[str, str]]
 
 
 @pytest.fixture
-def browser(tmp_path: Path) -> Open:
+def browser(chromium: Browser, tmp_path: Path) -> Iterator[Open]:
     """Opens a page and returns its document as it is then, and what the browser complained of."""
+    context = chromium.new_context()
 
-    def opened(page: str, script: str = "", *options: str) -> tuple[str, str]:
+    def opened(page: str, script: str = "") -> tuple[str, str]:
         if script:
             digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
             page = page.replace("script-src '", f"script-src 'sha256-{digest}' '", 1)
             page = page.replace("</body>", f"<script>{script}</script></body>")
         file = tmp_path / "page.html"
         file.write_text(page, encoding="utf-8")
-        assert BROWSER is not None
-        ran = subprocess.run(
-            [
-                BROWSER,
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-                "--no-first-run",
-                "--host-resolver-rules=MAP * ~NOTFOUND",
-                f"--user-data-dir={tmp_path / 'profile'}",
-                "--enable-logging=stderr",
-                "--virtual-time-budget=2000",
-                "--dump-dom",
-                *options,
-                file.as_uri(),
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        )
-        console = [line for line in ran.stderr.splitlines() if "CONSOLE" in line]
-        return ran.stdout, "\n".join(console)
+        tab = context.new_page()
+        console: list[str] = []
+        tab.on("console", lambda message: console.append(message.text))
+        tab.on("pageerror", lambda error: console.append(str(error)))
+        tab.goto(file.as_uri())
+        return tab.content(), "\n".join(console)
 
-    return opened
+    yield opened
+    context.close()
 
 
 def hostile_analysis() -> Analysis:
@@ -115,8 +97,6 @@ def optimization_page() -> str:
     choice = Choice(
         layer=HOSTILE,
         form="spatial",
-        rank=1,
-        order="vertical-first",
         text="conv 1 3x1 > conv 4 1x3",
         shape=(4, 1, 3, 3),
         macs_before=9216,
@@ -140,7 +120,12 @@ def optimization_page() -> str:
             before=costs,
             after=costs,
             rewriting=Rewriting(
-                net=net, plan=plan, before=costs.total, after=costs.total, verification=None
+                original=net,
+                net=net,
+                plan=plan,
+                before=costs.total,
+                after=costs.total,
+                verification=None,
             ),
             verification=found,
             calibration_images=1,
@@ -202,6 +187,20 @@ def spectrum_page() -> str:
     return html(replace(found, source=HOSTILE, layer=HOSTILE, layers=layers))
 
 
+@cache
+def sweep_page() -> str:
+    net = replace(random_network("4@8 > conv 8 3 p1 > relu > conv 8 3 p1"), source=HOSTILE)
+    images = np.random.default_rng(0).normal(size=(8, 4, 8, 8)).astype(np.float32)
+    found = sweep(
+        net,
+        [0.01, 0.5, 0.8],
+        calibration=calibrate(net, [images]),
+        strategy="fast",
+        measure=(),
+    )
+    return html(replace(found, notes=(HOSTILE,)))
+
+
 def rules_page() -> str:
     return html(Rules())
 
@@ -226,7 +225,7 @@ def test_it_opens_without_a_complaint(browser: Open, make: Callable[[], str]) ->
     assert "😀" in document
 
 
-@pytest.mark.parametrize("make", [explanation_page, lint_page])
+@pytest.mark.parametrize("make", [explanation_page, lint_page, sweep_page])
 def test_pages_of_words_open_too(browser: Open, make: Callable[[], str]) -> None:
     document, console = browser(make())
     assert console == ""
@@ -235,22 +234,28 @@ def test_pages_of_words_open_too(browser: Open, make: Callable[[], str]) -> None
     assert "😀" in document
 
 
-@pytest.mark.parametrize("make", [*PAGES, explanation_page, lint_page, rules_page])
-@pytest.mark.parametrize("width", [320, 768, 1920])
-def test_it_fits(browser: Open, make: Callable[[], str], width: int) -> None:
-    # In a frame, because no window is narrower than 500.
-    frame = f'<iframe width="{width}" style="border: 0" srcdoc="{escape(make())}"></iframe>'
-    measure = (
-        "onload = () => {"
-        "  const page = document.querySelector('iframe').contentDocument.documentElement;"
-        "  document.body.dataset.widths = `${page.clientWidth} ${page.scrollWidth}`;"
-        "};"
-    )
-    document, console = browser(f"<!doctype html><body>{frame}</body>", measure)
+@pytest.mark.parametrize("make", [*PAGES, explanation_page, lint_page, rules_page, sweep_page])
+def test_it_fits(chromium: Browser, tmp_path: Path, make: Callable[[], str]) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(make(), "utf-8")
+    tab = chromium.new_page()
+    tab.goto(file.as_uri())
+    for width in (320, 768, 1920):
+        tab.set_viewport_size({"width": width, "height": 800})
+        widths = tab.evaluate(
+            "['clientWidth', 'scrollWidth'].map((name) => document.documentElement[name])"
+        )
+        assert widths == [width, width]
+    tab.close()
+
+
+def test_budgets_stand_in_a_picture(browser: Open) -> None:
+    document, console = browser(sweep_page())
     assert console == ""
-    (widths,) = re.findall(r'data-widths="(\d+) (\d+)"', document)
-    assert widths[0] == widths[1]
-    assert width - 20 <= int(widths[0]) <= width
+    picture = re.findall(r'<svg class="axes".*?</svg>', document, flags=re.DOTALL)
+    assert len(picture) == 1
+    assert picture[0].count("<circle") == 3  # the original and the two budgets that can be met
+    assert "cannot be met" in document
 
 
 def test_the_check_can_fail(browser: Open) -> None:

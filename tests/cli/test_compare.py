@@ -6,13 +6,14 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import convsmith as cs
 from convsmith.cli.running import run
-from convsmith.comparison import Measured, OnnxRuntimeClock
+from convsmith.comparison import Measured, Runtime, RuntimeClock
 from convsmith.errors import UsageError
 from convsmith.graph import Graph, parse
 from convsmith.report import render
@@ -134,27 +135,74 @@ def test_any_clock_will_do() -> None:
     assert [row.milliseconds for row in both.rows] == [0.001, 0.002]
 
 
-def test_onnx_runtime_takes_every_arrangement_in_turns() -> None:
-    clock = OnnxRuntimeClock(threads=1, seconds=0.0)
-    found = cs.compare("8@9 > conv 8 5/2 psame > bn > silu", measure=True, clock=clock)
+def clock_of(runtime: Runtime | None) -> RuntimeClock:
+    """A clock that is soon done."""
+    return RuntimeClock(runtime=runtime, threads=1, seconds=0.0, tune=False)
+
+
+ENGINES: list[tuple[Runtime, str]] = [("convsmith", "convsmith "), ("onnxruntime", "ONNX Runtime ")]
+
+
+@pytest.mark.parametrize(("runtime", "engine"), ENGINES)
+def test_every_arrangement_is_timed_in_turns(runtime: Runtime, engine: str) -> None:
+    text = "8@9 > conv 8 5/2 psame > bn > silu"
+    found = cs.compare(text, measure=True, clock=clock_of(runtime))
     assert all(row.milliseconds is not None and row.milliseconds > 0 for row in found.rows)
     assert found.rows[0].ratio_milliseconds == 1
-    assert "ONNX Runtime" in found.clock
-    assert "1 thread, median of 9 runs, quartiles" in found.clock
+    assert found.runtime == found.to_dict()["runtime"] == runtime
+    assert found.clock.startswith(engine)
+    assert "1 thread, median of 9 turns, quartiles" in found.clock
+    assert f"times: {engine}" in render(found, "text", width=80)
+    assert f"Times: {engine}" in render(found, "markdown")
 
 
+@pytest.mark.parametrize("runtime", ["convsmith", "onnxruntime"])
 @pytest.mark.parametrize("text", ["8@9 > deconv 8 5/2 p2 o1", "4@5x6x7 > conv 4 3 p1",
                                   "<1,8,30> > conv 8 9/2 p4"])  # fmt: skip
-def test_onnx_runtime_takes_every_kind_of_convolution(text: str) -> None:
-    found = cs.compare(text, measure=True, clock=OnnxRuntimeClock(threads=1, seconds=0.0))
+def test_every_kind_of_convolution_is_timed(text: str, runtime: Runtime) -> None:
+    found = cs.compare(text, measure=True, clock=clock_of(runtime))
     assert all(row.milliseconds for row in found.rows)
 
 
-def test_networks_with_other_inputs_are_not_timed_in_turns() -> None:
-    clock = OnnxRuntimeClock(threads=1, seconds=0.0)
+@pytest.mark.parametrize("runtime", ["convsmith", "onnxruntime"])
+def test_networks_with_other_inputs_are_not_timed_in_turns(runtime: Runtime) -> None:
+    clock = clock_of(runtime)
     found = cs.compare("8@9 > conv 8 3", against=["3@9 > conv 8 3"], measure=True, clock=clock)
     assert all(row.milliseconds for row in found.rows)
     assert found.clock.endswith("not in turns, their inputs differ")
+
+
+def test_float32_is_timed_in_the_kernels_of_convsmith_other_types_are_not() -> None:
+    single = parse("x : 8@9\ny = conv 8 3 (x)\nreturn y")
+    half = replace(
+        single,
+        inputs=tuple(replace(value, dtype="float16") for value in single.inputs),
+        constants={n: replace(c, dtype="float16") for n, c in single.constants.items()},
+    )
+    for net, runtime in ((single, "convsmith"), (half, "onnxruntime")):
+        found = cs.compare(net, against=[net], measure=True, clock=clock_of(None))
+        assert found.runtime == runtime
+
+
+def test_what_is_measured_can_be_chosen(
+    command: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[RuntimeClock] = []
+
+    def timed(self: RuntimeClock, graphs: Mapping[str, Graph]) -> Measured:
+        asked.append(self)
+        return counting(graphs)
+
+    monkeypatch.setattr(RuntimeClock, "__call__", timed)
+    assert command(CONV, "--measure", "--runtime", "onnxruntime")[0] == 0
+    assert command(CONV, "--measure", "--no-tune")[0] == 0
+    assert [(clock.runtime, clock.tune) for clock in asked] == [
+        ("onnxruntime", True),
+        (None, False),
+    ]
+    code, out, err = command(CONV, "--measure", "--runtime", "abacus")
+    assert (code, out) == (2, "")
+    assert "--runtime: there is no runtime 'abacus'; give convsmith or onnxruntime" in err
 
 
 def test_a_layer_of_several_networks_makes_no_sense() -> None:

@@ -19,7 +19,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-import convsmith.optimization
+import convsmith.evidence
 from convsmith.cli.optimize import EXAMPLES
 from convsmith.cli.running import run
 from convsmith.runtime import timing
@@ -75,6 +75,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_pictures(tmp_path / "data", 4)
     write_pictures(tmp_path / "test", 2)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(timing, "MOST_ROUNDS", 3)
     return tmp_path
 
 
@@ -88,7 +89,10 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
     return ran
 
 
-ALL = ("tiny.onnx", "--data", "data", "--test", "test", "-o", "made/here")
+ALL = (
+    *("tiny.onnx", "--data", "data", "--test", "test", "-o", "made/here"),
+    *("--strategy", "fast"),
+)
 
 
 def test_it_writes_everything_and_says_where(here: Path, command: Command) -> None:
@@ -107,6 +111,30 @@ def test_it_writes_everything_and_says_where(here: Path, command: Command) -> No
     report = Path("made/here/report.html").read_text("utf-8")
     assert report.startswith("<!doctype html>")
     assert "--data data --test test --macs 0.5" in report
+
+
+def test_other_budgets_are_tried_and_drawn(here: Path, command: Command) -> None:
+    code, out, _ = command(*ALL, "--params", "0.7", "--sweep", "0.5:0.9:2", "--json")
+    assert code == 0
+    data = json.loads(out)
+    assert data["after"]["params"] <= 0.7 * data["before"]["params"]
+    assert [point["budget"] for point in data["sweep"]["points"]] == [0.5, 0.7, 0.9]
+    assert data["sweep"]["currency"] == "params"
+    assert data["sweep"]["points"][1]["plan"] == data["plan"]
+    assert set(data["milliseconds"]) == {"convsmith", "onnxruntime"}
+    assert data["sweep"]["points"][1]["metric"] == data["after"]["metric"]
+    report = Path("made/here/report.html").read_text("utf-8")
+    assert "Other budgets" in report
+    assert report.count("<circle") == 4  # the original and three budgets
+    assert "--params 0.7 --strategy fast --sweep 0.5:0.9:2" in report
+
+
+def test_a_bound_on_the_loss_is_kept(here: Path, command: Command) -> None:
+    code, out, _ = command(*ALL, "--max-loss", "0.02", "--measure", "", "--exclude", "conv2")
+    assert code == 0
+    assert "budget an output loss of at most 0.02" in out
+    assert "kept: conv 6 5" in out
+    assert "ms in" not in out
 
 
 def test_an_onnx_name_puts_the_rest_beside_it(here: Path, command: Command) -> None:
@@ -151,7 +179,7 @@ def test_nothing_is_overwritten(
     def too_late(*_: object) -> None:
         raise AssertionError("it was noticed too late")
 
-    monkeypatch.setattr(convsmith.optimization, "load", too_late)
+    monkeypatch.setattr(convsmith.evidence, "load", too_late)
     Path("made/here").mkdir(parents=True)
     Path("made/here", name).write_text("precious", "utf-8")
     code, out, err = command(*ALL)
@@ -185,8 +213,16 @@ BAD: Mapping[str, tuple[tuple[str, ...], str]] = {
     "no image fits": ((ALL[0], "--data", "small", *ALL[3:]), "small: "),
     "a budget that cannot be met": (
         (*ALL, "--macs", "0.001"),
-        "tiny.onnx: the budget of 636 macs cannot be met",
+        "tiny.onnx: the budget of 636 multiply-accumulates cannot be met",
     ),
+    "two budgets": ((*ALL, "--macs", "0.5", "--params", "0.5"), "exactly one of macs, params,"),
+    "a sweep of losses": (
+        (*ALL, "--max-loss", "0.1", "--sweep", "0.3:0.9"),
+        "a sweep goes over costs, and max_loss= is a loss",
+    ),
+    "no such form": ((*ALL, "--forms", "magic"), "there is no form 'magic'; choose from spatial"),
+    "no such strategy": ((*ALL, "--strategy", "slow"), "there is no strategy 'slow'; choose fast"),
+    "no such runtime": ((*ALL, "--measure", "tvm"), "there is no runtime 'tvm'; choose convsmith"),
     "no budget": ((*ALL, "--macs", "-1"), "macs=-1.0 is no budget"),
     "budget as a word": ((*ALL, "--macs", "half"), "Invalid value for '--macs'"),
     "mean as a word": ((*ALL, "--mean", "grey"), "--mean: 'grey' is not a list of numbers"),
@@ -222,17 +258,21 @@ def test_bad_input_is_one_message_and_leaves_nothing(
 def test_a_network_that_is_not_faster_is_called_that(
     here: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slower(models: Mapping[str, Path], inputs: Mapping[str, Any]) -> dict[str, Timing]:
+    def slower(nets: Mapping[str, Any], *_: object, **options: Any) -> Mapping[str, Any]:
+        def timed(time: float) -> Timing:
+            return Timing(samples=(time,) * 5, engine="Engine", version="1", threads=1, shapes={})
+
         return {
-            name: Timing(samples=(time,) * 5, engine="Engine", version="1", threads=1, shapes={})
-            for name, time in (("before", 2.0), ("after", 4.0))
+            name: {runtime: timed(time) for runtime in options["runtimes"]}
+            for name, time in zip(nets, (2.0, 4.0), strict=True)
         }
 
-    monkeypatch.setattr("convsmith.runtime.timing.compare", slower)
+    monkeypatch.setattr("convsmith.rewrite.measuring.networks", slower)
     code, out, _ = command(*ALL)
     assert code == 0
     assert "fewer multiply-accumulates, 2.00x slower" in out
-    assert "note: The rewritten network is not faster here" in out
+    assert "note: it is not faster in convsmith and onnxruntime" in out
+    assert "so it is no improvement" in " ".join(out.split())
 
 
 def test_a_file_that_computes_something_else_is_called_that(

@@ -104,3 +104,99 @@ def test_groups_and_strides_of_a_layer(tmp_path: Path) -> None:
         (0, 0), (0, 1), (1, 0), (1, 1), (2, 2), (2, 3), (3, 2), (3, 3),
     ]  # fmt: skip
     assert (made.layers[0].kernel, made.layers[0].stride) == ((3,), (2,))
+
+
+@pytest.fixture
+def photograph(tmp_path: Path) -> Path:
+    from PIL import Image
+
+    y, x = np.mgrid[0:40, 0:48]
+    pixels = 127 + 60 * np.cos(x / 2) + 60 * np.cos(y / 9)
+    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photograph.png")
+    return tmp_path / "photograph.png"
+
+
+def test_an_image_before_and_after_a_filter(
+    capsys: pytest.CaptureFixture[str], photograph: Path
+) -> None:
+    code, out, err = run(capsys, str(photograph), "--filter", "gaussian:3", "--json")
+    assert (code, err) == (0, "")
+    made = json.loads(out)
+    assert made["schema"] == "convsmith.image-spectrum/1"
+    assert made["kernel"]["kind"] == "low-pass"
+    assert made["before"]["shape"] == made["after"]["shape"] == [1, 40, 48]
+    # Waves of 12.6 and of 57 pixels: a Gaussian of 3 leaves 0.11 and 0.90 of them.
+    assert made["after"]["variance"] < 0.6 * made["before"]["variance"]
+    for form in ("text", "csv", "markdown", "html"):
+        code, out, _ = run(capsys, str(photograph), "--filter", "sobel-x", "--format", form)
+        assert code == 0
+        assert "after" in out
+
+
+def test_an_image_through_a_network_of_open_size(
+    capsys: pytest.CaptureFixture[str], photograph: Path
+) -> None:
+    arguments = (str(photograph), "--through", str(RESTORER), "--layer", "conv2", "--json")
+    code, out, err = run(capsys, *arguments, "--most", "3")
+    assert (code, err) == (0, "")
+    made = json.loads(out)
+    assert (made["layer"], len(made["maps"]), made["left_out"]) == ("conv2", 3, 29)
+    assert made["after"]["shape"] == [32, 40, 48]
+    code, out, err = run(capsys, *arguments, "--input", "1,1,32,24")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["before"]["shape"] == [1, 32, 24]
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Path, ending: str) -> None:
+    file = tmp_path / f"sheet.{ending}"
+    code, out, err = run(capsys, str(RESTORER), "--most", "4", "-o", str(file))
+    assert (code, out, err) == (0, "", f"convsmith: wrote {file}\n")
+    assert file.read_bytes().startswith(b"\x89PNG" if ending == "png" else b"<svg ")
+    code, _, err = run(capsys, str(RESTORER), "-o", str(file))
+    assert code == 2
+    assert "--force" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--filter", "blur"], "there is no filter 'blur'"),
+        (["--layer", "conv1"], "there is no network that has a layer 'conv1'"),
+        (["--filter", "box:3", "--through", str(RESTORER)], "contradict each other"),
+        (["--through", str(RESTORER), "--layer", "conv"], "no layer is called 'conv'"),
+        (["--through", "zoo:vgg16"], "vgg16"),
+        (["--through", str(RESTORER), "--input", "1,1,99,99"], "the image is 1x40x48"),
+        (["--mean", "a"], "--mean: 'a' is not a list of numbers"),
+    ],
+)
+def test_what_cannot_be_done_to_an_image(
+    capsys: pytest.CaptureFixture[str], photograph: Path, arguments: list[str], message: str
+) -> None:
+    code, out, err = run(capsys, str(photograph), *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert "internal" not in err
+
+
+def test_a_damaged_or_huge_image(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    import struct
+    import zlib
+
+    header = struct.pack(">IIBBBBB", 1 << 20, 1 << 20, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header
+    chunk += struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+    (tmp_path / "text.png").write_bytes(b"no picture")
+    for name in ("bomb.png", "text.png", "none.png"):
+        code, out, err = run(capsys, str(tmp_path / name))
+        assert (code, out) == (2, "")
+        assert name in err
+
+
+def test_options_for_images_need_one(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, str(RESTORER), "--filter", "box:3")
+    assert code == 2
+    assert "--filter is for images" in err
+    code, _, err = run(capsys, "3@8 > conv 2 3", "-o", "x.tex")
+    assert code == 2

@@ -21,6 +21,9 @@ SHAPES = [
     pytest.param({"channels": 512, "kernel": (3, 3), "size": (14, 14)}, id="3x3 of 512"),
     pytest.param({"channels": 64, "kernel": (5, 5), "size": (20, 28)}, id="5x5 of 64"),
     pytest.param({"channels": 64, "kernel": (7, 7), "size": (20, 28)}, id="7x7 of 64"),
+    pytest.param(
+        {"channels": 64, "kernel": (3, 3), "stride": (2, 2), "size": (56, 28)}, id="3x3/2 of 64"
+    ),
     pytest.param({"channels": 256, "kernel": (1, 1), "size": (14, 14)}, id="1x1 of 256"),
     pytest.param(
         {"channels": 48, "filters": 48, "groups": 48, "kernel": (3, 3), "size": (28, 28)},
@@ -55,7 +58,7 @@ def exact(spec: ConvSpec, x: NDArray[Any], w: NDArray[Any]) -> NDArray[np.float6
     before = [pad for pad, _ in spec.padding]
     made = torch.conv2d(
         torch.tensor(x, dtype=torch.double), torch.tensor(w, dtype=torch.double),
-        padding=before, groups=spec.groups,
+        stride=spec.stride, padding=before, groups=spec.groups,
     )  # fmt: skip
     return np.asarray(made.numpy())
 
@@ -96,7 +99,7 @@ def test_errors_are_as_plans_say(sizes: dict[str, Any], kind: str) -> None:
 
 
 def vars_of(spec: ConvSpec) -> dict[str, Any]:
-    names = ("channels", "filters", "kernel", "groups", "bias")
+    names = ("channels", "filters", "kernel", "stride", "groups", "bias")
     return {name: getattr(spec, name) for name in names}
 
 

@@ -32,6 +32,12 @@ SHAPES: dict[str, dict[str, Any]] = {
                "batch": 2, "padding": ((1, 0), (2, 1)), "residual": True},
     "mostly padding": {"size": (2, 1), "channels": 3, "filters": 4, "kernel": (3, 3),
                        "padding": ((7, 2), (5, 6))},
+    "stride": {"size": (15, 22), "channels": 17, "filters": 40, "kernel": (3, 3), "batch": 2,
+               "stride": (2, 2), "padding": ((1, 1), (0, 1)), "residual": True},
+    "stride down": {"size": (20, 9), "channels": 32, "filters": 16, "kernel": (5, 3),
+                    "stride": (2, 1), "padding": ((2, 2), (1, 1)), "activation": "relu"},
+    "stride of one tap": {"size": (13, 20), "channels": 24, "filters": 32, "kernel": (1, 7),
+                          "stride": (2, 2), "groups": 2, "padding": ((0, 0), (3, 2))},
     "one output": {"size": (3, 3), "channels": 16, "filters": 16, "kernel": (3, 3)},
 }  # fmt: skip
 
@@ -58,7 +64,8 @@ def truth(
     tx = F.pad(tx, [p for pair in reversed(spec.padding) for p in pair])
     convolve = (F.conv1d, F.conv2d)[spec.rank - 1]
     bias = torch.tensor(b, dtype=torch.double) if spec.bias else None
-    y = convolve(tx, torch.tensor(w, dtype=torch.double), bias, groups=spec.groups)
+    w64 = torch.tensor(w, dtype=torch.double)
+    y = convolve(tx, w64, bias, stride=spec.stride, groups=spec.groups)
     if spec.layout == "channels_last":
         y = y.movedim(1, -1)
     if spec.residual:
@@ -111,12 +118,66 @@ def test_blocks_of_any_size(layout: Layout, staged: bool) -> None:
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
+LARGE: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
+    "7x7 of 3x3": ({"size": (14, 23), "channels": 64, "kernel": (3, 3)}, (7, 7)),
+    "6x8 of 3x3": ({"size": (13, 16), "channels": 40, "kernel": (3, 3)}, (6, 8)),
+    "6x4 of 5x5": ({"size": (13, 8), "channels": 32, "kernel": (5, 5)}, (6, 4)),
+    "4x4 of 7x7": ({"size": (8, 10), "channels": 32, "kernel": (7, 7)}, (4, 4)),
+    "7x7 at stride 2": (
+        {"size": (28, 25), "channels": 20, "kernel": (3, 3), "stride": (2, 2)}, (7, 7),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("lanes", WIDTHS)
+@pytest.mark.parametrize("name", LARGE)
+def test_large_tiles_agree_with_float64(name: str, lanes: int, layout: Layout) -> None:
+    sizes, m = LARGE[name]
+    padding = tuple((k // 2, k // 2) for k in sizes["kernel"])
+    spec = ConvSpec(**sizes, filters=36, padding=padding, layout=layout)
+    target = host().with_lanes(lanes)
+    arrays = tensors(spec)
+    wanted = truth(spec, *arrays)
+    first = Winograd().tilings(spec, target, 1)[0]
+    high, wide = (-(-size // each) for size, each in zip(spec.output, m, strict=True))
+    for staged in (False, True):
+        tiling = replace(
+            first, m=m, rows=high if staged else 1, columns=wide, height=wide, panels=1,
+            staged=staged,
+        )  # fmt: skip
+        made = plan_with(spec, "winograd", tiling, target=target)
+        assert made.error_ratio < 21
+        got = computed(made, *arrays)
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=6e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("size", "channels", "filters"), [((130, 150), 16, 24), ((9, 8), 512, 16), ((9, 8), 500, 16)]
+)
+def test_large_outputs_and_many_channels(
+    size: tuple[int, int], channels: int, filters: int, layout: Layout
+) -> None:
+    """What is asked for before it is written; tiles that lie apart, in other cache sets."""
+    target = replace(host(), level2=1 << 17)
+    spec = ConvSpec(
+        size=size, channels=channels, filters=filters, kernel=(3, 3), padding=((1, 1), (1, 1)),
+        batch=2, layout=layout,
+    )  # fmt: skip
+    arrays = tensors(spec)
+    wanted = truth(spec, *arrays)
+    for tiling in Winograd().tilings(spec, target, 2):
+        got = computed(plan_with(spec, "winograd", tiling, target=target), *arrays)
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=6e-5 * np.abs(wanted).max())
+
+
 def one_of_each(spec: ConvSpec) -> list[WinogradTiling]:
     tilings = Winograd().tilings(spec, host(), 2)
     return [next(t for t in tilings if t.staged == staged) for staged in (False, True)]
 
 
-@pytest.mark.parametrize("name", ["residual", "groups"])
+@pytest.mark.parametrize("name", ["residual", "groups", "stride", "stride down"])
 def test_the_reference_is_the_formula_in_float64(name: str) -> None:
     for layout in LAYOUTS:
         spec = ConvSpec(**(SHAPES[name] | {"residual": False, "bias": False, "activation": "none"}),
@@ -127,7 +188,7 @@ def test_the_reference_is_the_formula_in_float64(name: str) -> None:
             np.testing.assert_allclose(got, truth(spec, x, w, b, r), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["residual", "groups"])
+@pytest.mark.parametrize("name", ["residual", "groups", "stride"])
 def test_results_depend_neither_on_threads_nor_on_the_batch(name: str) -> None:
     spec = ConvSpec(**SHAPES[name])
     x, w, b, r = tensors(spec.with_batch(5))
@@ -179,7 +240,8 @@ def test_a_value_that_is_not_finite_reaches_its_tiles_only(layout: Layout, value
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"stride": (2, 1)}, "its tiles need stride 1"),
+        ({"stride": (3, 1)}, "its tiles need stride 1 or 2"),
+        ({"kernel": (2, 1), "stride": (2, 2)}, "taps that share no input have nothing to save"),
         ({"dilation": (1, 2)}, "its tiles need dilation 1"),
         ({"groups": 4}, "groups below 8 channels or filters"),
         ({"kernel": (1, 1)}, "a pointwise kernel has nothing to save"),

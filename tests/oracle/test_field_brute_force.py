@@ -83,6 +83,45 @@ def one_by_one(graph: Graph, value: str) -> Mask:
 
 
 @pytest.mark.parametrize(
+    ("notation", "size"),
+    [
+        ("slice 1:0:2:1 > conv 2 3 p1", 0),  # nothing but added channels
+        ("slice 1:6:7:1 > conv 2 3 p1", 0),
+        ("slice 1:0:3:1 > conv 2 3 p1", 5),
+        ("slice 1:0:8:4 > conv 2 3 p1", 5),
+        ("conv 8 3 p1 g8 > slice 1:0:2:1", 0),
+        ("conv 8 3 p1 g2 > slice 1:0:4:1", 5),
+        ("split 2,6 > conv 2 3 p1", 0),
+        ("gap > slice 1:1:2:1", 0),
+        ("conv 2 3 p1", 5),
+    ],
+)
+def test_channels_that_a_padding_added_see_nothing(notation: str, size: int) -> None:
+    """Two channels before and two behind the four of a convolution."""
+    graph = parse(f"1@9 > conv 4 3 p1 > pad 0,2,0,0,0,2,0,0 > {notation}")
+    value = graph.outputs[0].value
+    truth = over(dependence(graph, value), 2)
+    middle = tuple(extent // 2 for extent in truth.shape[2:])
+    pixels: Mask = truth[(..., *middle)]
+    field = fields(graph)[value]
+    assert (field.status, field.size) == ("exact", (size, size))
+    assert [hull(over(pixels, 1 - axis)) for axis in (0, 1)] == [
+        axis and axis.at(place) for axis, place in zip(field.axes, middle, strict=True)
+    ]
+    assert (sight(graph).mask(value, middle) == pixels).all()
+
+
+def test_blocks_made_of_added_channels_see_nothing() -> None:
+    """Of every two columns the second comes from channels that see nothing."""
+    graph = parse("1@9 > conv 2 3 p1 > pad 0,0,0,0,0,2,0,0 > depthtospace 1x2 dcr")
+    value = graph.outputs[0].value
+    truth = over(dependence(graph, value), 2)
+    assert truth[..., 4, 8].any()
+    assert not truth[..., 4, 9].any()
+    assert fields(graph)[value].status == "upper-bound"
+
+
+@pytest.mark.parametrize(
     ("notation", "value"),
     [
         ("2@6 > ( [ gap > conv 2 1 > relu > conv 2 1 ] + - )", "add1"),

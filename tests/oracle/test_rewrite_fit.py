@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,15 +13,26 @@ from scipy.optimize import minimize
 from tests.random_weights import random_network, with_data
 
 from convsmith.graph.evaluate import evaluate
-from convsmith.graph.operators import Conv
+from convsmith.parallel import one_blas_thread
 from convsmith.rewrite import calibrate
 from convsmith.rewrite.applying import replace_layers
-from convsmith.rewrite.choosing import Candidate, dense_macs, output_scale, tabulate
-from convsmith.rewrite.forms import spatial
+from convsmith.rewrite.candidates import replaceable, tabulate
+from convsmith.rewrite.fitting import Problem
+from convsmith.rewrite.following import output_scale
+from convsmith.rewrite.forms import FORMS, spatial
 from convsmith.rewrite.rebuilding import correct_means
-from convsmith.rewrite.statistics import candidates
+from convsmith.rewrite.site import Site
 
 Array = npt.NDArray[Any]
+
+ORDERS = ["vertical-first", "horizontal-first"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in a rewrite: the matrices are small."""
+    with one_blas_thread():
+        yield
 
 
 def layer(
@@ -40,14 +52,20 @@ def distance(weight: Array, other: Array, covariance: Array) -> float:
     return float(np.trace(apart @ covariance @ apart.T))
 
 
-def fitted(
-    weight: Array, covariance: Array, order: spatial.Order, rank: int, rounds: int
-) -> spatial.Factors:
-    problem = spatial.own_outputs(weight, covariance, order)
-    return spatial.fit(problem, spatial.start(problem)[:rank], rounds=rounds)
+def fitted(weight: Array, covariance: Array, order: str, rank: int, rounds: int) -> spatial.Factors:
+    laid = spatial.Laid.of(Problem.of_layer(weight, covariance), order)
+    return spatial.fit(laid, spatial.start(laid)[:rank], rounds=rounds)
 
 
-def truncated_svd(weight: Array, rank: int, order: spatial.Order) -> Array:
+def dense(factors: spatial.Factors, kernel: tuple[int, int], order: str) -> Array:
+    """What a pair amounts to: ``sum_r H[o, r, w] V[r, i, h]``, or with both axes exchanged."""
+    along = kernel[0] if order == "vertical-first" else kernel[1]
+    rows = factors.first.reshape(len(factors.first), -1, along)
+    made: Array = np.einsum("wor,rih->oihw", factors.second, rows)
+    return made if order == "vertical-first" else made.swapaxes(2, 3)
+
+
+def truncated_svd(weight: Array, rank: int, order: str) -> Array:
     """The best pair by the weights alone (Jaderberg et al. 2014, scheme 2)."""
     if order == "horizontal-first":
         return truncated_svd(weight.swapaxes(2, 3), rank, "vertical-first").swapaxes(2, 3)
@@ -58,24 +76,22 @@ def truncated_svd(weight: Array, rank: int, order: spatial.Order) -> Array:
     return cut.reshape(ins, high, outs, wide).transpose(2, 0, 1, 3)
 
 
-@pytest.mark.parametrize("order", spatial.ORDERS)
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("kernel", [(3, 3), (2, 5)])
 @pytest.mark.parametrize("rank", [1, 3, 6])
 def test_the_reported_error_is_that_of_the_pair(
-    order: spatial.Order, kernel: tuple[int, int], rank: int
+    order: str, kernel: tuple[int, int], rank: int
 ) -> None:
     weight, covariance = layer(1, kernel=kernel)
     factors = fitted(weight, covariance, order, rank, rounds=3)
     assert factors.first.shape[0] == rank
-    wanted = distance(weight, spatial.dense(factors, kernel), covariance)
+    wanted = distance(weight, dense(factors, kernel, order), covariance)
     assert factors.error == pytest.approx(wanted, rel=1e-4)
 
 
-@pytest.mark.parametrize("order", spatial.ORDERS)
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("seed", range(4))
-def test_rounds_never_make_it_worse_and_weights_alone_are_no_better(
-    order: spatial.Order, seed: int
-) -> None:
+def test_rounds_never_make_it_worse_and_weights_alone_are_no_better(order: str, seed: int) -> None:
     weight, covariance = layer(seed)
     errors = [fitted(weight, covariance, order, 3, rounds).error for rounds in (0, 1, 2, 20)]
     assert errors == sorted(errors, reverse=True)
@@ -83,27 +99,27 @@ def test_rounds_never_make_it_worse_and_weights_alone_are_no_better(
     assert errors[1] <= distance(weight, truncated_svd(weight, 3, order), covariance)
 
 
-@pytest.mark.parametrize("order", spatial.ORDERS)
-def test_with_plain_statistics_the_fit_is_the_truncated_svd(order: spatial.Order) -> None:
+@pytest.mark.parametrize("order", ORDERS)
+def test_with_plain_statistics_the_fit_is_the_truncated_svd(order: str) -> None:
     weight, _ = layer(5)
     for rank in (1, 2, 5):
         factors = fitted(weight, np.eye(weight[0].size), order, rank, rounds=2)
         np.testing.assert_allclose(
-            spatial.dense(factors, (3, 3)), truncated_svd(weight, rank, order), atol=1e-4
+            dense(factors, (3, 3), order), truncated_svd(weight, rank, order), atol=1e-4
         )
 
 
-@pytest.mark.parametrize("order", spatial.ORDERS)
-def test_both_factors_are_optimal_for_each_other(order: spatial.Order) -> None:
+@pytest.mark.parametrize("order", ORDERS)
+def test_both_factors_are_optimal_for_each_other(order: str) -> None:
     """No small step in either factor helps: the normal equations hold."""
     weight, covariance = layer(2)
-    problem = spatial.own_outputs(weight, covariance, order)
-    factors = spatial.fit(problem, spatial.start(problem)[:3], rounds=2000, iterations=200)
+    laid = spatial.Laid.of(Problem.of_layer(weight, covariance), order)
+    factors = spatial.fit(laid, spatial.start(laid)[:3], rounds=2000, iterations=200)
     random = np.random.default_rng(0)
 
     def error(first: Array, second: Array) -> float:
         moved = replace(factors, first=first, second=second)
-        return distance(weight, spatial.dense(moved, (3, 3)), covariance)
+        return distance(weight, dense(moved, (3, 3), order), covariance)
 
     least = error(factors.first, factors.second)
     for size in (1e-2, 1e-1):
@@ -116,9 +132,9 @@ def test_both_factors_are_optimal_for_each_other(order: spatial.Order) -> None:
         assert error(factors.first, factors.second * scale) > least
 
 
-@pytest.mark.parametrize("order", spatial.ORDERS)
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("seed", range(3))
-def test_a_long_run_of_an_optimizer_finds_little_more(order: spatial.Order, seed: int) -> None:
+def test_a_long_run_of_an_optimizer_finds_little_more(order: str, seed: int) -> None:
     weight, covariance = layer(seed, outs=3, ins=2)
     factors = fitted(weight, covariance, order, 2, rounds=100)
     split = factors.first.size
@@ -128,7 +144,7 @@ def test_a_long_run_of_an_optimizer_finds_little_more(order: spatial.Order, seed
             x[:split].reshape(factors.first.shape),
             x[split:].reshape(factors.second.shape),
         )
-        made = spatial.dense(replace(factors, first=first, second=second), (3, 3))
+        made = dense(replace(factors, first=first, second=second), (3, 3), order)
         apart = (made - weight).reshape(len(weight), -1)
         slope = (2 * apart @ covariance).reshape(weight.shape)
         if order == "horizontal-first":
@@ -158,10 +174,11 @@ def test_the_error_of_a_candidate_is_measured_by_running_it() -> None:
     net = random_network("3@12 > conv 8 3 p1 > relu > conv 8 5 p2", dtype="float64")
     x = np.random.default_rng(3).normal(1, 1, size=(4, 3, 12, 12))
     calibration = calibrate(net, [x])
-    for found in tabulate(net, calibration.moments, candidates(net)):
+    for found in tabulate(net, calibration.moments, replaceable(net)):
         node = net.by_name[found.name]
         wanted = evaluate(net, {"x": x})[node.name]
-        assert found.candidates[0].macs == dense_macs(net, node)
+        assert found.kept.macs == Site.of(net, node).cost[0]
+        assert {c.form for c in found.candidates} >= {"keep", "spatial", "channel", "tucker"}
         assert len(found.candidates) > 1
         for candidate in found.candidates[1:]:
             chain = correct_means(net, node, candidate, calibration.moments[node.name]).chain
@@ -174,25 +191,27 @@ def test_the_error_of_a_candidate_is_measured_by_running_it() -> None:
             )
 
 
-def test_ranks_are_aligned_cheaper_than_the_layer_and_better_the_larger() -> None:
+def test_widths_are_aligned_cheaper_than_the_layer_and_better_the_larger() -> None:
     net = random_network("16@8 > conv 32 3 p1")
     calibration = calibrate(net, [np.random.default_rng(0).normal(size=(4, 16, 8, 8))])
-    (found,) = tabulate(net, calibration.moments, candidates(net))
-    ranks = [candidate.rank for candidate in found.candidates]
-    assert ranks == [0, *range(4, 32, 4)]
-    assert all(candidate.macs < found.candidates[0].macs for candidate in found.candidates[1:])
-    errors = [candidate.error for candidate in found.candidates[1:]]
-    assert errors == sorted(errors, reverse=True)
+    (found,) = tabulate(net, calibration.moments, replaceable(net), forms=[FORMS["spatial"]])
+    assert (found.kept.form, found.kept.widths) == ("keep", ())
+    assert all(candidate.macs < found.kept.macs for candidate in found.candidates[1:])
+    for variant in ORDERS:
+        some = [candidate for candidate in found.candidates if candidate.variant == variant]
+        assert [candidate.widths for candidate in some] == [(rank,) for rank in range(4, 32, 4)]
+        errors = [candidate.error for candidate in some]
+        assert errors == sorted(errors, reverse=True)
 
 
 def test_errors_count_as_they_are_behind_a_batch_norm() -> None:
     net = random_network("2@8 > conv 4 3 > bn", dtype="float64")
     gain, variance = np.array([2.0, 0, -1, 1e-9]), np.array([4.0, 1, 1, 1])
     net = with_data(net, bn1__weight=gain, bn1__variance=variance)
-    scale = output_scale(net, net.by_name["conv1"])
+    scale = output_scale(net, net.by_name["conv1"], 4)
     np.testing.assert_allclose(scale, [1, 1e-3, 1, 1e-3], rtol=1e-4)
     none = with_data(net, bn1__weight=np.zeros(4))
-    assert output_scale(none, net.by_name["conv1"]).tolist() == [1, 1, 1, 1]
+    assert output_scale(none, net.by_name["conv1"], 4).tolist() == [1, 1, 1, 1]
 
 
 # What could break the numerics -------------------------------------------------------------
@@ -207,22 +226,12 @@ HARD = {
 }
 
 
-@pytest.mark.parametrize("order", spatial.ORDERS)
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("kind", HARD)
-def test_hard_cases_are_fitted_quietly(kind: str, order: spatial.Order) -> None:
+def test_hard_cases_are_fitted_quietly(kind: str, order: str) -> None:
     weight, covariance = HARD[kind](*layer(7))
     factors = fitted(weight, covariance, order, 4, rounds=10)
     assert np.isfinite(factors.first).all()
     assert np.isfinite(factors.second).all()
-    op = Conv(channels=6, kernel=(3, 3), stride=(1, 1), padding=((0, 0),) * 2, dilation=(1, 1))
-    for step in spatial.steps(op, factors, np.zeros(6), np.float32):
-        assert np.isfinite(step.weight).all()
     energy = distance(weight, weight * 0, covariance)
-    assert distance(weight, spatial.dense(factors, (3, 3)), covariance) <= energy * 0.5 + 1e-25
-
-
-def test_candidates_carry_the_form_by_name() -> None:
-    net = random_network("2@8 > conv 4 3")
-    (found,) = tabulate(net, {}, candidates(net))
-    assert {candidate.form for candidate in found.candidates} == {"keep", spatial.NAME}
-    assert isinstance(found.candidates[0], Candidate)
+    assert distance(weight, dense(factors, (3, 3), order), covariance) <= energy * 0.5 + 1e-25

@@ -14,9 +14,9 @@ from convsmith.graph import Graph
 from convsmith.graph.evaluate import evaluate
 from convsmith.rewrite import Calibration, calibrate, rebuilding
 from convsmith.rewrite.applying import replace_layers
-from convsmith.rewrite.choosing import Candidate, tabulate
+from convsmith.rewrite.candidates import Candidate, Layer, replaceable, tabulate
+from convsmith.rewrite.forms import FORMS
 from convsmith.rewrite.rebuilding import Fitted, correct_means, rebuild
-from convsmith.rewrite.statistics import candidates
 
 Array = npt.NDArray[Any]
 
@@ -36,10 +36,18 @@ def images(net: Graph, count: int = 12, seed: int = 0) -> Array:
     return x + np.roll(x, 1, axis=2) + np.roll(x, 1, axis=3)
 
 
+def thinned(net: Graph, calibration: Calibration, rank: int) -> list[Layer]:
+    """Every layer that two thin convolutions can stand for, at one width."""
+    form = FORMS["spatial"]
+    return tabulate(
+        net, calibration.moments, replaceable(net, [form]), forms=[form], widths=(rank,)
+    )
+
+
 def setting(name: str, rank: int = 4) -> tuple[Graph, dict[str, Candidate], Calibration]:
     net = random_network(NETWORKS[name], dtype="float64", seed=4)
     calibration = calibrate(net, [images(net)])
-    layers = tabulate(net, calibration.moments, candidates(net), ranks=[rank])
+    layers = thinned(net, calibration, rank)
     return net, {layer.name: layer.candidates[-1] for layer in layers}, calibration
 
 
@@ -69,7 +77,7 @@ def test_it_loses_less_than_layers_fitted_alone(name: str) -> None:
 
 def test_nothing_chosen_changes_nothing() -> None:
     net, chosen, calibration = setting("plain")
-    kept = dict.fromkeys(chosen, tabulate(net, {}, candidates(net))[0].candidates[0])
+    kept = dict.fromkeys(chosen, tabulate(net, {}, replaceable(net))[0].kept)
     assert rebuild(net, kept, calibration.samples) == {}
     assert rebuild(net, {}, calibration.samples) == {}
 
@@ -154,7 +162,7 @@ def test_samples_join_when_there_is_room(monkeypatch: pytest.MonkeyPatch) -> Non
         "2@16 > conv 8 3 p1 > maxpool 4/4 > conv 8 3 p1 > conv 8 3 p1", dtype="float64"
     )
     calibration = calibrate(net, [images(net, 8)])
-    layers = tabulate(net, calibration.moments, candidates(net), ranks=[3])
+    layers = thinned(net, calibration, 3)
     seen: list[int] = []
     fit = rebuilding._fit
 
@@ -204,7 +212,7 @@ def test_hard_cases_are_rebuilt_quietly(name: str, dtype: str) -> None:
     net, x = hard(name)
     x = x.astype(dtype)
     calibration = calibrate(net, [x])
-    layers = tabulate(net, calibration.moments, candidates(net), ranks=[4])
+    layers = thinned(net, calibration, 4)
     fitted = rebuild(net, {made.name: made.candidates[-1] for made in layers}, calibration.samples)
     assert len(fitted) == 2
     for made in fitted.values():

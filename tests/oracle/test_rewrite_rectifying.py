@@ -13,10 +13,10 @@ from convsmith.graph import Graph
 from convsmith.graph.evaluate import evaluate
 from convsmith.rewrite import calibrate, rebuilding
 from convsmith.rewrite.applying import replace_layers
-from convsmith.rewrite.choosing import tabulate
+from convsmith.rewrite.candidates import replaceable, tabulate
+from convsmith.rewrite.forms import FORMS
 from convsmith.rewrite.rebuilding import rebuild
 from convsmith.rewrite.rectifying import RELAXATIONS, Rectifier, rectifier
-from convsmith.rewrite.statistics import candidates
 
 Array = npt.NDArray[Any]
 
@@ -86,7 +86,9 @@ def behind_relu(net: Graph, refined: bool) -> float:
     """What the rebuild loses behind the ReLU."""
     x = np.random.default_rng(2).normal(size=(16, 4, 10, 10))
     calibration = calibrate(net, [x])
-    layers = tabulate(net, calibration.moments, candidates(net), ranks=[3])
+    layers = tabulate(
+        net, calibration.moments, replaceable(net), forms=[FORMS["spatial"]], widths=(3,)
+    )
     with pytest.MonkeyPatch.context() as patch:
         if not refined:
             patch.setattr(rebuilding, "rectifier", lambda net, node: None)

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from convsmith.signal import character, frequencies, response, separability
+from convsmith.signal import character, frequencies, image_spectrum, response, separability
+from convsmith.signal.image import power
 
 Array = NDArray[np.float64]
 KERNELS = arrays.arrays(
@@ -53,3 +54,39 @@ def test_a_turned_kernel_keeps_its_power(kernel: Array) -> None:
     assert np.isclose(one.gain_zero, other.gain_zero, atol=1e-9)
     assert np.isclose(one.centre, other.centre, atol=1e-9)
     assert np.isclose(separability(kernel), separability(kernel[::-1]), atol=1e-9)
+
+
+IMAGES = arrays.arrays(
+    np.float64,
+    st.tuples(st.integers(1, 3), st.integers(2, 9), st.integers(2, 9)),
+    elements=st.floats(-8, 8, width=32),
+)
+
+
+@given(IMAGES)
+def test_parseval_of_an_image(image: Array) -> None:
+    """The mean power is the variance: of the picture itself, of its windowed pixels."""
+    assert np.isclose(
+        power(image, "none").mean(), image.var((-2, -1)).mean(), rtol=1e-9, atol=1e-12
+    )
+    high, wide = (np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 for n in image.shape[1:])
+    window = np.outer(high, wide)
+    middle = (image * window).sum((-2, -1), keepdims=True) / window.sum()
+    around = (((image - middle) * window) ** 2).sum((-2, -1)) / (window**2).sum()
+    assert np.isclose(power(image).mean(), around.mean(), rtol=1e-9, atol=1e-12)
+
+
+@given(IMAGES, st.integers(-4, 4), st.integers(-4, 4))
+def test_a_shift_of_an_image_changes_no_power(image: Array, down: int, right: int) -> None:
+    moved = np.roll(image, (down, right), axis=(1, 2))
+    assert np.allclose(power(moved, "none"), power(image, "none"), atol=1e-9)
+
+
+@given(IMAGES)
+def test_the_power_of_a_real_image_is_symmetric(image: Array) -> None:
+    found = np.fft.ifftshift(power(image))
+    turned = np.roll(found[::-1, ::-1], (1, 1), axis=(0, 1))
+    assert np.allclose(found, turned, atol=1e-9)
+    part = image_spectrum(image).before
+    total = part.low + part.middle + part.high
+    assert np.isclose(total, 1) or (total == 0 and part.variance < 1e-9)

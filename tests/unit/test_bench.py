@@ -36,7 +36,7 @@ def test_everybody_has_a_turn_in_every_round_and_rounds_begin_with_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     order: list[str] = []
-    monkeypatch.setattr(interleaving, "_turn", lambda call, clock: (call(), 1.0)[1])
+    monkeypatch.setattr(interleaving, "turn", lambda call, clock: (call(), 1.0)[1])
     calls = {name: (lambda name=name: order.append(name)) for name in "abc"}
     taken = in_turns(calls, 4)
     assert "".join(order) == "abc" + "bca" + "cab" + "abc"
@@ -47,7 +47,7 @@ def test_everybody_has_a_turn_in_every_round_and_rounds_begin_with_another(
 
 def test_inputs_are_laid_ready_before_every_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    monkeypatch.setattr(interleaving, "_turn", lambda call, clock: (call(), 1.0)[1])
+    monkeypatch.setattr(interleaving, "turn", lambda call, clock: (call(), 1.0)[1])
     calls = {name: (lambda name=name: order.append(name)) for name in "ab"}
     in_turns(calls, 2, {"b": lambda: order.append("feed b")})
     assert order == ["a", "feed b", "b", "feed b", "b", "a"]
@@ -56,7 +56,7 @@ def test_inputs_are_laid_ready_before_every_turn(monkeypatch: pytest.MonkeyPatch
 def test_what_is_far_behind_gets_three_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     times = {"fast": 1.0, "slow": 7.0, "lost": 100.0}
     named = {name: (lambda name=name: name) for name in times}
-    monkeypatch.setattr(interleaving, "_turn", lambda call, clock: times[call()])
+    monkeypatch.setattr(interleaving, "turn", lambda call, clock: times[call()])
     taken = in_turns(named, 9)
     assert [len(samples.milliseconds) for samples in taken.values()] == [9, 9, 3]
     assert taken["slow"].median == 7

@@ -23,7 +23,12 @@ from convsmith.diagnosis import Problem, diagnose
 from convsmith.linting import Rules, find_rule
 from convsmith.linting.baseline import write_baseline
 from convsmith.optimization import Files, Optimization, Proof
-from convsmith.rewrite import Rewriting, Verification
+from convsmith.portrait import portrait
+from convsmith.rewrite import Rewriting, Verification, distill
+from convsmith.rewrite.plan_difference import compare_plans
+from convsmith.rewrite.sweeping import sweep
+from convsmith.runtime.running import run as run_network
+from convsmith.signal import image_spectrum
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs" / "json.md").read_text("utf-8")
@@ -67,12 +72,18 @@ def keys(data: Any, section: str, path: str = "") -> Iterator[tuple[str, str]]:
 
 def rewriting() -> tuple[Rewriting, Verification]:
     """A rewritten network, and what it lost on images with labels."""
-    net = random_network("4@10 > conv 16 3 p1 > relu > conv 16 3/2 psame > gap > flatten")
+    net = random_network("4@10 > conv 32 3 p1 > relu > conv 32 3/2 psame > gap > flatten")
     random = np.random.default_rng(0)
     images = random.normal(size=(8, 4, 10, 10)).astype(np.float32)
-    made = cs.rewrite(net, macs=0.6, calibration=cs.calibrate(net, [images]))
+    made = cs.rewrite(
+        net,
+        macs=0.2,  # narrow enough for advice
+        calibration=cs.calibrate(net, [images]),
+        strategy="fast",
+        measure=["convsmith"],
+    )
     labelled = [(images, random.integers(0, 16, 8))]
-    return made, cs.verify(net, made.net, labelled, metric="accuracy")
+    return made, cs.verify(net, made.net, labelled, metric="accuracy", measure=["convsmith"])
 
 
 def optimized(made: Rewriting, verification: Verification, folder: Path) -> Optimization:
@@ -131,11 +142,27 @@ def results(folder: Path) -> Iterator[dict[str, Any]]:
     yield json.loads((folder / "plan.json").read_text("utf-8"))
     yield made.to_dict()
     yield optimized(made, verification, folder).to_dict()
+    worse, *others = made.plan.choices
+    kept = (replace(choice, form="keep") for choice in others)
+    anew = replace(made.plan, choices=(replace(worse, error=0.5), *kept))
+    yield compare_plans(made.plan, anew).to_dict()
+    net = random_network("3@8 > conv 8 3 p1")
+    seen = cs.calibrate(net, [np.ones((2, 3, 8, 8), np.float32)])
+    yield sweep(net, [1.0, 0.001], calibration=seen, measure=["convsmith"]).to_dict()
+    one, other = (random_network(f"4@5 > conv 4 3{end} > gap > flatten") for end in ("", " nobias"))
+    yield distill(one, other, [np.arange(400.0).reshape(4, 4, 5, 5)], steps=2).to_dict()
 
+    yield cs.merge(random_network("2@9 > conv 3 3 > bn")).to_dict()
     yield cs.spectrum(random_network("2@9 > conv 3 3/2 p1 > relu > conv 2 3")).to_dict()
+    noise = np.random.default_rng(0).random((2, 9, 9))
+    yield image_spectrum(noise, filter="box:3").to_dict()
+    yield image_spectrum(noise, through=random_network("2@9 > conv 3 3")).to_dict()
+    yield portrait(cs.load("3@9 > ( conv 3 3 p1 > relu ) x25")).to_dict()
     tiny = "4@6 > conv 4 3 p1"
     yield cs.bench(tiny, algorithms=["direct"], peers="none", threads=1, rounds=1).to_dict()
     yield made_bench(cold=True).to_dict()  # with peers: not all of them are installed everywhere
+    classifier = "3@12 > conv 8 3 > gap > flatten > fc 10"
+    yield run_network(classifier, runs=1, tune=False, profile=True).to_dict()
     sick = Problem(fact="a test", remedy="none")
     yield replace(diagnose(), problems=(sick,), variables=(("CONVSMITH_LANES", "8"),)).to_dict()
 
@@ -150,7 +177,10 @@ def test_every_key_is_described_and_every_described_key_is_written(tmp_path: Pat
 
 
 # Headers of files that only we read: arrays, and what was measured once.
-PRIVATE = {"convsmith.calibration/1", "convsmith.choice/1"}
+PRIVATE = {
+    *("convsmith.calibration/2", "convsmith.choice/1", "convsmith.layout/1"),
+    "convsmith.distillation-checkpoint/1",
+}
 
 
 def test_every_schema_has_a_section() -> None:

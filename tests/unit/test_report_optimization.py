@@ -50,8 +50,8 @@ def choice(layer: str, form: str, text: str, before: int, after: int, error: flo
     return Choice(
         layer=layer,
         form=form,
-        rank=0 if form == "keep" else 2,
-        order="" if form == "keep" else "vertical-first",
+        variant="" if form == "keep" else "vertical-first",
+        widths=() if form == "keep" else (2,),
         text=text,
         shape=(8, 1, 5, 5),
         macs_before=before,
@@ -108,7 +108,12 @@ def result(
         before=before,
         after=after,
         rewriting=Rewriting(
-            net=AFTER, plan=plan, before=before.total, after=after.total, verification=verified
+            original=BEFORE,
+            net=AFTER,
+            plan=plan,
+            before=before.total,
+            after=after.total,
+            verification=verified,
         ),
         verification=verified,
         calibration_images=10,
@@ -410,4 +415,4 @@ def test_a_wheel_has_the_templates(tmp_path: Path) -> None:
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     files = {Path(name).name for name in zipfile.ZipFile(wheel).namelist() if "templates" in name}
     assert files == {file.name for file in TEMPLATES.iterdir()}
-    assert {"base.html", "page.css", "page.js"} < files
+    assert {"base.html", "page.css", "field.js"} < files

@@ -36,7 +36,7 @@ def calibration() -> Calibration:
 
 @pytest.fixture(scope="module")
 def made(calibration: Calibration) -> Rewriting:
-    return cs.rewrite(NET, macs=0.6, calibration=calibration)
+    return cs.rewrite(NET, macs=0.6, calibration=calibration, forms=["spatial"])
 
 
 @pytest.fixture
@@ -72,13 +72,18 @@ def test_a_plan_comes_back_as_it_was_saved(made: Rewriting, file: Path) -> None:
 
 def test_the_file_is_the_published_schema(made: Rewriting, file: Path) -> None:
     content = json.loads(file.read_text("utf-8"))
-    assert list(content) == ["schema", "source", "budget", "choices", "weights"]
-    assert content["schema"] == "convsmith.plan/1"
+    assert list(content) == ["schema", "source", "budget", "choices", "advice", "weights"]
+    assert content["schema"] == "convsmith.plan/2"
     assert content["budget"] == {"macs": 0.6}
-    assert [choice["layer"] for choice in content["choices"]] == ["conv1", "conv2", "conv4"]
-    assert list(content["choices"][0]) == [
-        "layer", "form", "rank", "order", "text", "shape", "macs_before", "macs_after", "error",
+    assert [choice["layer"] for choice in content["choices"]] == [
+        "conv1", "conv2", "conv3", "conv4",
     ]  # fmt: skip
+    assert list(content["choices"][0]) == [
+        "layer", "form", "variant", "widths", "text", "shape", "macs_before", "macs_after",
+        "milliseconds_before", "milliseconds_after", "error",
+    ]  # fmt: skip
+    for some in content["advice"]:
+        assert list(some) == ["layer", "fact", "remedy"]
     data = (file.parent / content["weights"]["file"]).read_bytes()
     assert content["weights"] == {
         "file": "plan.safetensors",
@@ -106,22 +111,74 @@ def test_a_plan_cannot_take_the_name_of_its_weights(made: Rewriting, tmp_path: P
 # Edited plans ------------------------------------------------------------------------------
 
 
-def test_another_rank_is_fitted_anew(file: Path, calibration: Calibration) -> None:
+def test_another_width_is_fitted_anew(file: Path, calibration: Calibration) -> None:
     def change(content: Any) -> None:
-        content["choices"][1]["rank"] = 5
+        content["choices"][1].update(form="spatial", variant="vertical-first", widths=[5])
 
     plan = Plan.load(edit(file, change))
-    assert plan.choices[1].rank == 5
+    assert plan.choices[1].widths == (5,)
     with pytest.raises(PlanError) as raised:
         cs.apply(plan, NET)
     assert str(raised.value) == (
-        "conv2: the plan has no weights for rank 5 of the form 'spatial';"
-        " refit with convsmith.rewrite(net, plan=plan, calibration=...)."
+        f"conv2: its weights are those of {plan.choices[1].text!r}, which is not what the form"
+        " 'spatial' of width 5 makes of 'conv 16 3/2 psame'; edit widths and forms only, and refit"
+        " with convsmith.rewrite(net, plan=plan, calibration=...)."
     )
     again = cs.rewrite(NET, plan=plan, calibration=calibration)
-    assert again.plan.choices[1].rank == 5
+    assert again.plan.choices[1].widths == (5,)
     assert again.net.shape("conv2.1")[1] == 5
     assert again.plan.budget == {"macs": 0.6}
+
+
+OTHER_FORMS: list[tuple[str, str, list[int], list[str]]] = [
+    ("stack", "2-2", [5], ["conv 5 2 p1 nobias", "conv 16 2"]),
+    ("channel", "window-first", [7], ["conv 7 3 p1 nobias", "conv 16 1"]),
+    ("channel", "channels-first", [3], ["conv 3 1 nobias", "conv 16 3 p1"]),
+    ("tucker", "both-sides", [3, 9], ["conv 3 1 nobias", "conv 9 3 p1 nobias", "conv 16 1"]),
+    ("depthwise_separable", "window-first", [2], ["conv 8 3 p1 g4 nobias", "conv 16 1"]),
+    ("grouped", "mixing-behind", [2, 16], ["conv 16 3 p1 g2 nobias", "conv 16 1"]),
+    (
+        "cp",
+        "rank-one",
+        [8],
+        ["conv 8 1 nobias", "conv 8 3x1 p1x0 g8 nobias", "conv 8 1x3 p0x1 g8 nobias", "conv 16 1"],
+    ),
+    ("refit", "", [], ["conv 16 3 p1"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("form", "variant", "widths", "text"),
+    OTHER_FORMS,
+    ids=[f"{case[0]} {case[1]}" for case in OTHER_FORMS],
+)
+def test_another_form_is_fitted_saved_and_applied(
+    file: Path,
+    calibration: Calibration,
+    form: str,
+    variant: str,
+    widths: list[int],
+    text: list[str],
+) -> None:
+    """Also those that are not tried without being asked for."""
+
+    def change(content: Any) -> None:
+        for choice in content["choices"]:
+            choice["form"] = "keep"
+        content["choices"][0].update(form=form, variant=variant, widths=widths)
+        # Something before a refitted layer has to change, or it has nothing to make up for.
+        if form == "refit":
+            content["choices"][0].update(form="spatial", variant="vertical-first", widths=[8])
+            content["choices"][1].update(form=form, variant=variant, widths=widths)
+
+    made = cs.rewrite(NET, plan=Plan.load(edit(file, change)), calibration=calibration)
+    choice = made.plan.choices[1 if form == "refit" else 0]
+    assert (choice.form, choice.variant, list(choice.widths)) == (form, variant, widths)
+    assert choice.text.split(" > ") == (["conv 16 3/2 psame"] if form == "refit" else text)
+    made.plan.save(file.with_name("other.json"))
+    read = Plan.load(file.with_name("other.json"))
+    assert read == made.plan
+    assert np.array_equal(run(cs.apply(read, NET)), run(made.net))
 
 
 def test_a_layer_can_be_kept(file: Path) -> None:
@@ -145,7 +202,7 @@ def test_the_same_plan_gives_the_same_network(made: Rewriting, calibration: Cali
 def test_a_plan_without_its_weights_can_be_refitted(file: Path, calibration: Calibration) -> None:
     file.with_suffix(".safetensors").unlink()
     plan = Plan.load(file)
-    with pytest.raises(PlanError, match=r"the plan has no weights for rank \d+"):
+    with pytest.raises(PlanError, match=r"has no weights for the form 'spatial' of width \d+"):
         cs.apply(plan, NET)
     assert replaced(cs.rewrite(NET, plan=plan, calibration=calibration).plan) == replaced(plan)
 
@@ -162,36 +219,62 @@ def test_other_windows_than_those_of_the_form_are_refused(file: Path) -> None:
     plan = Plan.load(edit(file, first(text=lambda text: text.replace(" p1x0", " p1,0,1,0"))))
     same = cs.apply(plan, NET)
     moved = edit(file, first(text=lambda text: text.replace(" p1,0,1,0", " p2,0,0,0")))
-    with pytest.raises(PlanError, match=r"is not what the form 'spatial' makes of 'conv 16 3 p1'"):
+    with pytest.raises(PlanError, match=r"is not what the form 'spatial' of width \d+ makes of"):
         cs.apply(Plan.load(moved), NET)
     assert same is not NET
 
 
+FORM_NAMES = (
+    "keep, spatial, stack, channel, tucker, depthwise_separable, depthwise_spatial, cp,"
+    " grouped, dilated"
+)
+
 REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
-    "rank 0": (first(rank=0), "conv1: rank 0 is no width; choose at least 1, or the form 'keep'."),
-    "too wide": (
-        first(rank=1000),
-        "conv1: rank 1000 is not cheaper than the layer; choose a smaller one, or the form 'keep'.",
+    "width 0": (
+        first(widths=[0]),
+        ("conv1: the form 'spatial' has no 'vertical-first' with the widths [0];"
+        " choose other widths, or the form 'keep'."),
+    ),
+    "too many widths": (
+        first(widths=[4, 4]),
+        ("conv1: the form 'spatial' has no 'vertical-first' with the widths [4, 4];"
+        " choose other widths, or the form 'keep'."),
+    ),
+    "wider than full": (
+        first(widths=[1000]),
+        ("conv1: the form 'spatial' has no 'vertical-first' with the widths [1000];"
+        " choose other widths, or the form 'keep'."),
+    ),
+    "dearer than the layer": (
+        first(widths=[12]),
+        ("conv1: with the widths [12] it is not cheaper than the layer;"
+        " choose smaller ones, or the form 'keep'."),
+    ),
+    "unknown variant": (
+        first(variant="diagonal-first", widths=[4]),
+        ("conv1: the form 'spatial' has no 'diagonal-first' with the widths [4];"
+        " choose other widths, or the form 'keep'."),
     ),
     "unknown form": (
-        first(form="tucker"),
-        ("conv1: the form 'tucker' does not apply here;"
-        " use 'spatial' on 2-D convolutions, or 'keep'."),
+        first(form="svd"),
+        f"conv1: the form 'svd' does not apply here; use one of {FORM_NAMES} where it fits.",
     ),
     "unknown layer": (
         first(layer="conv9"),
-        ("conv9: this network has no such convolution;"
+        ("conv9: this network has no such layer;"
         " use the plan with the network it was made for."),
     ),
     "a layer that is no convolution": (
         first(layer="relu1"),
-        ("relu1: this network has no such convolution;"
+        ("relu1: this network has no such layer;"
         " use the plan with the network it was made for."),
     ),
-    "a layer that no form fits": (
-        first(layer="conv3", shape=[8, 16, 1, 1]),
-        ("conv3: the form 'spatial' does not apply here;"
-        " use 'spatial' on 2-D convolutions, or 'keep'."),
+    "a layer that the form does not fit": (
+        lambda content: content["choices"][2].update(
+            form="spatial", variant="vertical-first", widths=[4]
+        ),
+        ("conv3: the form 'spatial' does not apply here: its kernel 1x1 is thin already;"
+        f" use one of {FORM_NAMES} where it fits."),
     ),
     "another shape": (
         first(shape=[16, 3, 3, 3]),
@@ -204,6 +287,8 @@ REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_plan_that_does_not_fit_is_named(file: Path, calibration: Calibration, kind: str) -> None:
     change, text = REFUSED[kind]
+    edit(file, lambda content: content["choices"][0].update(
+        form="spatial", variant="vertical-first", widths=[6]))  # fmt: skip
     plan = Plan.load(edit(file, change))
     with pytest.raises(PlanError) as raised:
         cs.rewrite(NET, plan=plan, calibration=calibration)
@@ -265,19 +350,30 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "a list": (write("[]"), "this is not a plan: list indices must be integers or slices"),
     "deep": (write("[" * 100_000), "this is not a plan: "),
     "no schema": (delete("schema"), "this is not a plan: 'schema' is missing" + NOT_A_PLAN),
-    "no rank": (delete("choices", "rank"), "this is not a plan: 'rank' is missing" + NOT_A_PLAN),
+    "no widths": (
+        delete("choices", "widths"),
+        "this is not a plan: 'widths' is missing" + NOT_A_PLAN,
+    ),
+    "advice without a layer": (
+        put("advice", [{"fact": "", "remedy": ""}]),
+        "this is not a plan: 'layer' is missing" + NOT_A_PLAN,
+    ),
     "another schema": (
-        put("schema", "convsmith.plan/2"),
-        ("this is 'convsmith.plan/2', not 'convsmith.plan/1';"
+        put("schema", "convsmith.plan/1"),
+        ("this is 'convsmith.plan/1', not 'convsmith.plan/2';"
         " give the JSON file that Plan.save wrote."),
     ),
     "NaN": (
         put("budget", {"macs": float("nan")}),
         "this is not a plan: NaN is no number" + NOT_A_PLAN,
     ),
-    "a rank in words": (
-        changed(first(rank="ten")),
+    "a width in words": (
+        changed(first(widths=["ten"])),
         "this is not a plan: invalid literal for int() with base 10: 'ten'" + NOT_A_PLAN,
+    ),
+    "a width by itself": (
+        changed(first(widths=4)),
+        "this is not a plan: 'int' object is not iterable" + NOT_A_PLAN,
     ),
     "weights elsewhere": (
         put("weights", {"file": "../plan.safetensors", "sha256": ""}),
@@ -329,5 +425,5 @@ def test_two_choices_for_one_layer_are_named(file: Path) -> None:
 
 
 def test_what_is_no_convolution_is_shown(file: Path) -> None:
-    with pytest.raises(PlanError, match=r"conv1: 'relu' is not a convolution; give convolutions"):
+    with pytest.raises(PlanError, match=r"'relu' is neither a convolution nor a linear layer"):
         Plan.load(edit(file, first(text="relu > relu")))

@@ -44,7 +44,7 @@ def run(net: Graph, x: Array = X) -> Array:
 @pytest.mark.parametrize("currency", ["macs", "params"])
 def test_the_budget_is_kept(currency: str, share: float) -> None:
     budget: dict[str, Any] = {currency: share}
-    made = cs.rewrite(NET, calibration=CALIBRATION, **budget)
+    made = cs.rewrite(NET, calibration=CALIBRATION, strategy="fast", **budget)
     assert getattr(made.before, currency) == getattr(analyze(NET).total, currency)
     assert getattr(made.after, currency) == getattr(analyze(made.net).total, currency)
     assert getattr(made.after, currency) <= share * getattr(made.before, currency)
@@ -57,7 +57,8 @@ def test_the_budget_is_kept(currency: str, share: float) -> None:
 def test_more_budget_loses_less() -> None:
     lost = []
     for share in (0.3, 0.5, 0.7, 1.0):
-        found = cs.rewrite(NET, macs=share, calibration=CALIBRATION).verification
+        made = cs.rewrite(NET, macs=share, calibration=CALIBRATION, exclude=["fc1"])
+        found = made.verification
         assert found is not None
         lost.append(found.outputs[0].relative)
     assert lost == sorted(lost, reverse=True)
@@ -66,9 +67,11 @@ def test_more_budget_loses_less() -> None:
 
 def test_a_number_above_one_counts() -> None:
     total = analyze(NET).total.macs
-    by_share = cs.rewrite(NET, macs=0.6, calibration=CALIBRATION)
-    by_count = cs.rewrite(NET, macs=round(0.6 * total), calibration=CALIBRATION)
-    assert [c.rank for c in by_share.plan.choices] == [c.rank for c in by_count.plan.choices]
+    by_share, by_count = (
+        cs.rewrite(NET, macs=macs, calibration=CALIBRATION, strategy="fast")
+        for macs in (0.6, round(0.6 * total))
+    )
+    assert by_share.plan.choices == by_count.plan.choices
     assert cs.rewrite(NET, macs=total, calibration=CALIBRATION).net is NET
     assert cs.rewrite(NET, macs=10 * total, calibration=CALIBRATION).net is NET
 
@@ -83,7 +86,7 @@ def test_the_whole_budget_keeps_everything_without_any_work() -> None:
 
 
 def test_nothing_can_be_replaced() -> None:
-    net = random_network("4@10 > conv 8 1 > relu > dw 3 p1 > conv 8 1x3")
+    net = random_network("1@10 > conv 8 1 > relu > dw 1x3 p0x1 > deconv 4 2/2 g4 > relu")
     assert cs.rewrite(net, macs=1.0).net is net
     with (
         pytest.warns(UserWarning, match="no calibration data"),
@@ -104,22 +107,12 @@ def test_what_is_no_budget(currency: str, share: float) -> None:
 
 
 PLAN = Plan(source="", budget={}, choices=())
+NEEDED = "a rewrite needs exactly one of macs=, params=, latency=, max_loss= and plan="
 ARGUMENTS: list[tuple[dict[str, Any], str]] = [
-    ({}, "a rewrite needs exactly one of macs=, params= and plan=; such as macs=0.5."),
-    (
-        {"macs": 0.5, "params": 0.5},
-        (
-            "a rewrite needs exactly one of macs=, params= and plan=, not macs and params;"
-            " such as macs=0.5."
-        ),
-    ),
-    (
-        {"plan": PLAN, "macs": 0.5},
-        (
-            "a rewrite needs exactly one of macs=, params= and plan=, not macs and plan;"
-            " such as macs=0.5."
-        ),
-    ),
+    ({}, f"{NEEDED}; such as macs=0.5."),
+    ({"macs": 0.5, "params": 0.5}, f"{NEEDED}, not macs and params; such as macs=0.5."),
+    ({"plan": PLAN, "macs": 0.5}, f"{NEEDED}, not macs and plan; such as macs=0.5."),
+    ({"latency": 0.5, "max_loss": 1.0}, f"{NEEDED}, not latency and max_loss; such as macs=0.5."),
 ]
 
 
@@ -170,7 +163,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
             ),
         ),
         (
-            "conv2: the calibration saw windows of 36 numbers, the layer has 144;"
+            "conv2: the calibration saw 1 windows of 36 numbers, the layer has 1 of 144;"
             " calibrate this very network."
         ),
     ),
@@ -193,9 +186,18 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
             " load the weights of a network that was trained to the end."
         ),
     ),
-    "NaN behind the convolutions": (
+    "NaN in a layer behind": (
         lambda: cs.rewrite(
             with_data(NET, fc1__bias=np.full(5, np.nan)), macs=0.6, calibration=CALIBRATION
+        ),
+        (
+            "fc1: its tensor 'fc1.bias' holds NaN or infinity;"
+            " load the weights of a network that was trained to the end."
+        ),
+    ),
+    "NaN between the layers": (
+        lambda: cs.rewrite(
+            with_data(NET, bn1__mean=np.full(16, np.nan)), macs=0.6, calibration=CALIBRATION
         ),
         (
             "y: this output holds NaN or infinity for a calibration sample;"
@@ -240,7 +242,8 @@ KINDS = {
 def test_networks_of_many_kinds(kind: str, dtype: str) -> None:
     net = random_network(KINDS[kind], dtype=dtype, seed=2)
     x = np.random.default_rng(1).normal(size=(6, *net.inputs[0].shape[1:])).astype(np.float32)
-    made = cs.rewrite(net, macs=0.75, calibration=cs.calibrate(net, [x]))
+    strategy: Any = "thorough" if dtype == "float32" else "fast"
+    made = cs.rewrite(net, macs=0.75, calibration=cs.calibrate(net, [x]), strategy=strategy)
     assert made.after.macs <= 0.75 * made.before.macs
     replaced = {choice.layer for choice in made.plan.choices if choice.form != "keep"}
     assert replaced
@@ -269,7 +272,8 @@ def test_an_output_in_the_middle_stays() -> None:
 
 def test_one_sample_of_a_deep_network() -> None:
     net = random_network("4@8 > ( conv 8 3 p1 > relu > conv 4 3 p1 ) x12")
-    made = cs.rewrite(net, macs=0.6, calibration=cs.calibrate(net, [X[:1, :, :8, :8]]))
+    calibration = cs.calibrate(net, [X[:1, :, :8, :8]])
+    made = cs.rewrite(net, macs=0.6, calibration=calibration, strategy="fast")
     assert np.isfinite(run(made.net, X[1:2, :, :8, :8])).all()
 
 
@@ -290,8 +294,8 @@ def test_weights_that_are_not_learnable_stay_so() -> None:
 
 
 def test_a_rewritten_network_can_be_rewritten_again() -> None:
-    once = cs.rewrite(NET, macs=0.9, calibration=CALIBRATION).net
-    twice = cs.rewrite(once, macs=0.9, calibration=cs.calibrate(once, [X]))
+    once = cs.rewrite(NET, macs=0.9, calibration=CALIBRATION, strategy="fast").net
+    twice = cs.rewrite(once, macs=0.9, calibration=cs.calibrate(once, [X]), strategy="fast")
     assert twice.after.macs <= 0.9 * twice.before.macs
 
 
@@ -299,7 +303,8 @@ def test_progress_is_told() -> None:
     told: list[tuple[str, int, int]] = []
     cs.rewrite(NET, macs=0.6, calibration=CALIBRATION, progress=lambda *step: told.append(step))
     assert list(dict.fromkeys(what for what, _, _ in told)) == [
-        "fitting candidates", "measuring sensitivity", "rebuilding", "verifying",
+        "weighing errors", "fitting candidates", "measuring sensitivity", "rebuilding",
+        "verifying",
     ]  # fmt: skip
     assert all(done <= total for _, done, total in told if total)
 
@@ -311,7 +316,11 @@ def test_the_json_is_the_published_one() -> None:
     made = cs.rewrite(NET, macs=0.6, calibration=CALIBRATION)
     content = json.loads(made.to_json())
     assert content["schema"] == "convsmith.rewrite/1"
-    assert list(content) == ["schema", "plan", "before", "after", "layers", "verification"]
+    assert list(content) == [
+        "schema", "plan", "before", "after", "layers", "milliseconds", "verification", "notes",
+    ]  # fmt: skip
+    assert content["milliseconds"] == {}
+    assert content["notes"] == []
     for side, total in (("before", made.before), ("after", made.after)):
         assert content[side] == {
             "params": total.params,
@@ -319,22 +328,25 @@ def test_the_json_is_the_published_one() -> None:
             "milliseconds": None,
             "metric": None,
         }
-    assert [layer["name"] for layer in content["layers"]] == ["conv1", "conv2"]
+    assert [layer["name"] for layer in content["layers"]] == [
+        "conv1", "conv2", "conv3", "fc1",
+    ]  # fmt: skip
     for layer in content["layers"]:
         assert list(layer) == ["name", "form", "text", "macs_before", "macs_after", "error"]
-    assert content["plan"]["schema"] == "convsmith.plan/1"
+    assert content["plan"]["schema"] == "convsmith.plan/2"
     assert content["verification"]["images"] == 8
 
 
 def test_the_package_is_the_function() -> None:
     assert list(inspect.signature(cs.rewrite).parameters) == [
-        "net", "macs", "params", "plan", "calibration", "progress",
+        "net", "macs", "params", "latency", "max_loss", "plan", "calibration", "strategy",
+        "forms", "only", "exclude", "nonlinearity", "measure", "progress",
     ]  # fmt: skip
     code = (
         "import convsmith.rewrite.statistics\n"
         "import convsmith as cs\n"
         "from convsmith.rewrite import calibrate, Plan\n"
-        "assert cs.calibrate is calibrate is convsmith.rewrite.calibrate\n"
+        "assert calibrate is convsmith.rewrite.calibrate\n"
         "net = cs.load('3@8 > conv 8 3 p1')\n"
         "print(cs.rewrite(net, macs=1.0).net is net, convsmith.rewrite(net, macs=1e9).net is net)"
     )

@@ -18,8 +18,9 @@ from convsmith.errors import ConvsmithError, DataError, OutputError, UsageError
 from convsmith.graph import Graph, Output, parse
 from convsmith.graph.evaluate import evaluate
 from convsmith.graph.operators import Conv
-from convsmith.rewrite import Calibration, batches, calibrate, statistics
-from convsmith.rewrite.statistics import Moments, candidates, vectors
+from convsmith.rewrite import Calibration, batches, calibrate, moments, statistics
+from convsmith.rewrite.candidates import replaceable
+from convsmith.rewrite.moments import Moments, vectors
 
 Array = npt.NDArray[Any]
 
@@ -48,45 +49,50 @@ def windows_by_hand(x: Array, op: Conv) -> Array:
 def assert_equal(one: Calibration, two: Calibration) -> None:
     assert (one.images, one.positions) == (two.images, two.positions)
     assert one.moments.keys() == two.moments.keys()
-    for name, moments in one.moments.items():
-        assert moments.count == two.moments[name].count
-        np.testing.assert_allclose(moments.first, two.moments[name].first, rtol=1e-12, atol=1e-12)
-        np.testing.assert_allclose(moments.second, two.moments[name].second, rtol=1e-12, atol=1e-12)
+    for name, mine in one.moments.items():
+        its = two.moments[name]
+        assert mine.count == its.count
+        np.testing.assert_allclose(mine.first, its.first, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(mine.second, its.second, rtol=1e-12, atol=1e-12)
 
 
 # Moments -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("width", [1, 5, 300])
-def test_moments_are_those_of_numpy(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "PANEL", 128)  # several panels and several blocks
-    monkeypatch.setattr(statistics, "BLOCK_BYTES", 1)
-    vectors = np.random.default_rng(1).normal(3, 2, size=(700, width))
-    moments = Moments.of(vectors)
-    assert moments.count == 700
-    np.testing.assert_allclose(moments.mean, vectors.mean(axis=0), rtol=1e-12)
-    wanted = np.cov(vectors, rowvar=False, bias=True).reshape(width, width)
-    np.testing.assert_allclose(moments.covariance, wanted, atol=1e-9)
-    assert np.array_equal(moments.second, moments.second.T)
+@pytest.mark.parametrize(("groups", "width"), [(1, 1), (1, 5), (1, 300), (3, 5)])
+def test_moments_are_those_of_numpy(
+    groups: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moments, "PANEL", 128)  # several panels and several blocks
+    monkeypatch.setattr(moments, "BLOCK_BYTES", 1)
+    seen = np.random.default_rng(1).normal(3, 2, size=(700, groups, width))
+    found = Moments.of(seen)
+    assert found.count == 700
+    np.testing.assert_allclose(found.mean, seen.mean(axis=0), rtol=1e-12)
+    for group in range(groups):
+        wanted = np.cov(seen[:, group], rowvar=False, bias=True).reshape(width, width)
+        np.testing.assert_allclose(found.covariance(group), wanted, atol=1e-9)
+        assert np.array_equal(found.second[group], found.second[group].T)
 
 
 def test_moments_add_up() -> None:
-    vectors = np.random.default_rng(2).normal(size=(50, 4))
-    whole, parts = Moments.of(vectors), Moments.of(vectors[:20]) + Moments.of(vectors[20:])
+    seen = np.random.default_rng(2).normal(size=(50, 2, 4))
+    whole, parts = Moments.of(seen), Moments.of(seen[:20]) + Moments.of(seen[20:])
     assert whole.count == parts.count
+    np.testing.assert_allclose(whole.first, parts.first)
     np.testing.assert_allclose(whole.second, parts.second)
 
 
 def test_single_precision_is_summed_in_double() -> None:
-    vectors = np.full((4096, 2), 1 / 3, dtype=np.float32)
-    assert Moments.of(vectors).second[0, 1] == pytest.approx(
-        4096 * float(vectors[0, 0]) ** 2, rel=1e-14
+    seen = np.full((4096, 1, 2), 1 / 3, dtype=np.float32)
+    assert Moments.of(seen).second[0, 0, 1] == pytest.approx(
+        4096 * float(seen[0, 0, 0]) ** 2, rel=1e-14
     )
 
 
 @pytest.mark.parametrize("value", [0.0, 1 / 3, 255.0])
 def test_inputs_that_never_change_have_a_covariance_that_can_be_inverted(value: float) -> None:
-    covariance = Moments.of(np.full((1000, 30), value)).covariance
+    covariance = Moments.of(np.full((1000, 1, 30), value)).covariance(0)
     assert np.linalg.eigvalsh(covariance)[0] >= 0
     assert np.abs(covariance).max() <= 1e-11 * max(value, 1) ** 2
 
@@ -99,14 +105,14 @@ def test_statistics_are_those_of_all_windows() -> None:
     found = calibrate(NET, [x[:2], x[2:]])
     values = evaluate(NET, {"x": x})
     assert list(found.moments) == ["conv1", "conv2"]
-    for node in candidates(NET):
+    for node in replaceable(NET):
         assert isinstance(node.op, Conv)
-        vectors = windows_by_hand(values[node.inputs[0]], node.op)
-        moments = found.moments[node.name]
-        assert moments.count == len(vectors)
-        np.testing.assert_allclose(moments.mean, vectors.mean(axis=0), atol=1e-9)
+        by_hand = windows_by_hand(values[node.inputs[0]], node.op)
+        seen = found.moments[node.name]
+        assert seen.count == len(by_hand)
+        np.testing.assert_allclose(seen.mean[0], by_hand.mean(axis=0), atol=1e-9)
         np.testing.assert_allclose(
-            moments.covariance, np.cov(vectors, rowvar=False, bias=True), atol=1e-9
+            seen.covariance(0), np.cov(by_hand, rowvar=False, bias=True), atol=1e-9
         )
 
 
@@ -125,17 +131,17 @@ def test_large_batches_are_cut_without_changing_what_is_seen(
     whole = calibrate(NET, [x], positions=7)
     monkeypatch.setattr(batches, "PIECE_BYTES", 1)
     monkeypatch.setattr(batches.pieces, "__kwdefaults__", {"room": 1})
-    monkeypatch.setattr(statistics, "VECTOR_BYTES", 1)
+    monkeypatch.setattr(moments, "VECTOR_BYTES", 1)
     assert_equal(calibrate(NET, [x], positions=7), whole)
 
 
 def test_the_same_positions_are_drawn_every_time_and_others_for_other_batches() -> None:
-    x, node = images(2), candidates(NET)[0]
+    x, node = images(2), replaceable(NET)[0]
 
     def drawn(seed: int, first: int = 0) -> Array:
         return np.concatenate(list(vectors(node, x, 5, seed=seed, first=first)))
 
-    assert drawn(3).shape == (10, 18)
+    assert drawn(3).shape == (10, 1, 18)
     assert np.array_equal(drawn(3), drawn(3))
     assert not np.array_equal(drawn(3), drawn(4))
     assert np.array_equal(drawn(3, first=1)[:5], np.concatenate([*vectors(
@@ -143,12 +149,12 @@ def test_the_same_positions_are_drawn_every_time_and_others_for_other_batches() 
 
 
 def test_outputs_are_taken_where_the_inputs_are() -> None:
-    x, node = images(2), candidates(NET)[0]
+    x, node = images(2), replaceable(NET)[0]
     y = evaluate(NET, {"x": x})["conv1"]
     both = np.concatenate(list(vectors(node, x, 9, seed=0, outputs=y)))
     weight, bias = data_of(NET, "conv1.weight"), data_of(NET, "conv1.bias")
     np.testing.assert_allclose(
-        both[:, :18] @ weight.reshape(4, -1).T + bias, both[:, 18:], atol=1e-6
+        both[:, 0, :18] @ weight.reshape(4, -1).T + bias, both[:, 0, 18:], atol=1e-6
     )
 
 
@@ -202,24 +208,13 @@ def test_calibration_round_trip(tmp_path: Path) -> None:
 # Which layers ------------------------------------------------------------------------------
 
 
-def test_candidates_are_plain_2d_convolutions_with_weights_of_their_own() -> None:
-    net = random_network(
-        "4@12 > conv 4 3 p1 > conv 4 1 > conv 4 1x3 > conv 4 3 p1 g2 > dw 3 p1 > deconv 4 3"
-        " > conv 4 3"
-    )
-    assert [node.name for node in candidates(net)] == ["conv1", "conv5"]
-    assert candidates(parse("4@12 > conv 4 3")) == []
-    assert candidates(random_network("4@12 > conv 4 3")) != []
-    assert candidates(random_network("4@12x12x12 > conv 4 3")) == []
-
-
 def test_shared_weights_are_left_alone() -> None:
     net = random_network("2@8 > conv 2 3 p1 nobias > conv 2 3 p1 nobias > conv 2 3 p1 nobias")
     first, second, third = net.nodes
     shared = replace(net, nodes=(first, replace(second, parameters=first.parameters), third))
-    assert candidates(shared) == [third]
+    assert replaceable(shared) == [third]
     given = replace(net, outputs=(*net.outputs, Output(name="weights", value="conv2.weight")))
-    assert candidates(given) == [first, third]
+    assert replaceable(given) == [first, third]
 
 
 # Messages ----------------------------------------------------------------------------------
@@ -327,12 +322,12 @@ def test_bad_data_is_named(
 
 def damaged(path: Path, kind: str) -> None:
     header: Any = {
-        "schema": "convsmith.calibration/1",
+        "schema": "convsmith.calibration/2",
         "images": 1,
         "counts": {"a": 3},
         "positions": 4,
     }
-    tensors = {"moments/a/first": np.ones(2), "moments/a/second": np.ones((2, 2))}
+    tensors = {"moments/a/first": np.ones((1, 2)), "moments/a/second": np.ones((1, 2, 2))}
     if kind == "other metadata":
         header = []
     elif kind == "missing tensor":
@@ -340,7 +335,7 @@ def damaged(path: Path, kind: str) -> None:
     elif kind == "no count":
         header["counts"] = {"a": 0}
     elif kind == "sizes":
-        tensors["moments/a/second"] = np.ones((2, 3))
+        tensors["moments/a/second"] = np.ones((1, 2, 3))
     if kind == "no safetensors":
         path.write_bytes(b"\xff" * 50)
     elif kind == "no metadata":
@@ -368,3 +363,22 @@ def test_files_that_are_no_calibration_are_named(tmp_path: Path, kind: str) -> N
 def test_an_undamaged_file_is_read(tmp_path: Path) -> None:
     damaged(tmp_path / "c.safetensors", "")
     assert Calibration.load(tmp_path / "c.safetensors").moments["a"].count == 3
+
+
+# What is wanting ---------------------------------------------------------------------------
+
+
+def test_too_few_images_are_said() -> None:
+    few = calibrate(NET, [images(1)], positions=10)
+    assert few.notes == (
+        (
+            "2 of 2 layers saw fewer windows than a window has numbers (conv2: 10 windows of 24"
+            " numbers), so their statistics are regularized: more images would help"
+        ),
+    )
+    assert calibrate(NET, [images(1)]).notes == ()
+
+
+def test_a_layer_whose_sums_are_too_large_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "MOMENT_BYTES", 8 * 20**2)
+    assert list(calibrate(NET, [images(2)]).moments) == ["conv1"]  # 18 numbers, not 24

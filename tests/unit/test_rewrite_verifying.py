@@ -38,9 +38,14 @@ def smaller(net: Graph, rank: int = 3) -> Graph:
     calibration = cs.calibrate(net, [x])
     plan = cs.rewrite(net, macs=1.0, calibration=calibration).plan
     choices = tuple(
-        replace(choice, form="spatial", rank=rank if net is CLASSES else 1)
+        replace(
+            choice,
+            form="spatial",
+            variant="vertical-first",
+            widths=(rank if net is CLASSES else 1,),
+        )
         for choice in plan.choices
-        if net is CLASSES or choice.layer == "conv1"
+        if choice.layer in (["conv1", "conv2"] if net is CLASSES else ["conv1"])
     )
     return cs.rewrite(net, plan=replace(plan, choices=choices), calibration=calibration).net
 
@@ -174,10 +179,13 @@ def test_the_result_is_json() -> None:
     assert content["schema"] == "convsmith.verification/1"
     assert list(content) == [
         "schema", "images", "data", "layers", "outputs", "metric", "fields", "field_kept",
+        "memory", "milliseconds", "speedups",
     ]  # fmt: skip
-    assert list(content["metric"]) == ["name", "unit", "before", "after", "reference"]
+    assert list(content["metric"]) == [
+        "name", "unit", "before", "after", "reference", "higher_is_better",
+    ]  # fmt: skip
     assert list(content["outputs"][0]) == [
-        "name", "relative_error", "largest_difference", "agreement",
+        "name", "relative_error", "largest_difference", "agreement", "divergence",
     ]  # fmt: skip
 
 
@@ -241,7 +249,7 @@ BAD: dict[str, tuple[Callable[[], object], type[ConvsmithError], str]] = {
         ),
     ),
     "three things": (
-        lambda: verify(CLASSES, SMALL, [(X, LABELS, LABELS)]),  # type: ignore[list-item]
+        lambda: verify(CLASSES, SMALL, [(X, LABELS, LABELS)]),
         DataError,
         "batch 1: it is a tuple of 3; give inputs, or a pair of inputs and labels or targets.",
     ),

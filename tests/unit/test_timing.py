@@ -11,7 +11,7 @@ import pytest
 
 import convsmith as cs
 from convsmith.errors import DataError, MissingDependencyError, SourceError, UsageError
-from convsmith.runtime import Timing, compare, outputs, timing
+from convsmith.runtime import Timing, compare, networks, outputs, timing
 
 X = {"x": np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4) - 8}
 
@@ -145,3 +145,61 @@ def test_without_onnxruntime_the_remedy_is_named(model: Path) -> None:
         assert str(error.value) == (
             "ONNX Runtime is not installed; pip install 'convsmith[onnxruntime]'."
         )
+
+
+NETS = {"before": cs.load("1@4 > relu > maxpool 2/2"), "after": cs.load("1@4 > relu > relu")}
+
+
+def test_networks_in_several_runtimes() -> None:
+    pytest.importorskip("onnxruntime")
+    timings = networks(NETS, X, repeats=3, threads=2, tune=False)
+    assert {name: list(row) for name, row in timings.items()} == {
+        "before": ["convsmith", "onnxruntime"],
+        "after": ["convsmith", "onnxruntime"],
+    }
+    engines = [row["convsmith"].engine for row in timings.values()]
+    assert engines == ["convsmith", "convsmith"]
+    assert timings["before"]["onnxruntime"].engine == "ONNX Runtime"
+    assert all(one.runs == 3 and one.threads == 2 for r in timings.values() for one in r.values())
+    assert timings["before"]["convsmith"].ratio(timings["after"]["onnxruntime"]) > 0
+
+
+def test_torch_runs_modules() -> None:
+    torch = pytest.importorskip("torch")
+    modules = {"before": torch.nn.ReLU()}
+    before = torch.get_num_threads()
+    timings = networks(
+        {"before": NETS["before"]}, X, runtimes=["torch", "torch channels_last"], modules=modules,
+        repeats=2, threads=1,
+    )["before"]  # fmt: skip
+    assert [one.engine for one in timings.values()] == ["PyTorch", "PyTorch, channels_last"]
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"runtimes": ["magic"]}, "there is no runtime 'magic'"),
+        ({"repeats": 0}, "repeats 0 is less than 1"),
+        ({"runtimes": ["torch"]}, "torch runs modules"),
+        ({"clock": "sun"}, "there is no clock 'sun'"),
+        ({"clock": "processor", "threads": 2}, "processor time of 2 threads is their sum"),
+    ],
+)
+def test_networks_say_what_is_wrong(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        networks(NETS, X, **options)
+
+
+def test_rounds_begin_with_another_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[tuple[str, str]] = []
+
+    def noted(call: Any, *, clock: Any) -> float:
+        order.append(call())
+        return 1.0
+
+    monkeypatch.setattr(timing, "turn", noted)
+    calls: Any = {("a", "r"): lambda: ("a", "r"), ("b", "r"): lambda: ("b", "r")}
+    taken = timing._in_rounds(calls, 2, 1.0, "wall")
+    assert [name for name, _ in order] == ["a", "b", "b", "a"]
+    assert taken == {("a", "r"): [1.0, 1.0], ("b", "r"): [1.0, 1.0]}

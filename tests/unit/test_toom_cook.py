@@ -15,7 +15,7 @@ from convsmith.conv.toom_cook import POINTS, Transform, transform
 from convsmith.errors import UsageError
 from convsmith.kernel.transforms import depth, operation_count, traced
 
-SIZES = [(m, r) for m, r in product(range(1, 8), repeat=2) if m + r - 1 <= 8]
+SIZES = [(m, r) for m, r in product(range(1, 9), repeat=2) if m + r - 1 <= 10]
 OTHER_POINTS = {
     (2, 3): ("0", "2", "-1/3"),
     (4, 3): ("0", "1", "-1", "2", "-2"),
@@ -26,7 +26,7 @@ OTHER_POINTS = {
 
 
 def computes_correlation(t: Transform) -> bool:
-    """Whether A^T [(G g) * (B^T d)] is y_i = sum_k g_k d_(i+k) for all g and d.
+    """Whether A^T [(G g) * (B^T d)] is y_i = sum_k g_k d_(s i + k) for all g and d.
 
     Both sides are bilinear in g and d, so they agree everywhere if they agree on all pairs of unit
     vectors; and there the left side is a sum of products of three entries. Fractions are exact.
@@ -35,8 +35,8 @@ def computes_correlation(t: Transform) -> bool:
         sum(
             t.outputs[o][i] * t.filters[i][k] * t.inputs[i][j]
             for i in range(len(t.filters))
-        ) == int(j == o + k)
-        for o, k, j in product(range(t.m), range(t.r), range(t.m + t.r - 1))
+        ) == int(j == o * t.stride + k)
+        for o, k, j in product(range(t.m), range(t.r), range((t.m - 1) * t.stride + t.r))
     )  # fmt: skip
 
 
@@ -45,6 +45,25 @@ def test_the_matrices_compute_correlation(m: int, r: int) -> None:
     t = transform(m, r)
     assert computes_correlation(t)
     assert len(t.filters) == m + r - 1  # no more multiplications than Winograd's minimum
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+@pytest.mark.parametrize(
+    ("m", "r"), [(1, 1), (1, 3), (4, 1), (2, 2), (4, 3), (7, 3), (5, 5), (4, 7)]
+)
+def test_the_matrices_compute_correlation_with_a_stride(m: int, r: int, stride: int) -> None:
+    t = transform(m, r, stride=stride)
+    assert computes_correlation(t)
+    # Without savings each of the m outputs takes r products.
+    assert t.alpha == sum(m + len(range(p, r, stride)) - 1 for p in range(min(stride, r)))
+    assert t.extent == len(t.inputs[0])
+    assert len(set(t.filters)) == len(set(t.filters[: t.distinct]))
+    assert set(t.filters[t.distinct - 1 :]) == {t.filters[-1]}
+
+
+def test_three_taps_at_stride_2_store_five_filters_for_seven_products() -> None:
+    t = transform(3, 3, stride=2)
+    assert (t.alpha, t.distinct, t.extent, t.step) == (7, 5, 7, 6)
 
 
 @pytest.mark.parametrize(("m", "r"), OTHER_POINTS)
@@ -88,7 +107,12 @@ def test_points_come_in_pairs() -> None:
     ("m", "r", "points", "message"),
     [
         (0, 3, None, r"F\(0, 3\) is no filter; choose sizes of 1 or more"),
-        (9, 3, None, r"F\(9, 3\) needs 10 distinct points; pass points, or choose m \+ r - 1 <= 8"),
+        (
+            9,
+            3,
+            None,
+            r"F\(9, 3\) needs 10 distinct points; pass points, or choose m \+ r - 1 <= 10",
+        ),
         (2, 3, ("0", "1"), r"F\(2, 3\) needs 3 distinct points, not 0, 1; pass points"),
         (2, 3, ("0", "1", "1"), r"F\(2, 3\) needs 3 distinct points, not 0, 1, 1; pass points"),
     ],

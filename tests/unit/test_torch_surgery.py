@@ -105,7 +105,7 @@ def test_a_shared_convolution_is_replaced_once_and_stays_shared(net: Net, x: Ten
 
 def test_two_replacements_for_one_convolution_are_refused(net: Net) -> None:
     other = split(nn.Conv2d(4, 4, 3, padding=1, bias=False))
-    with pytest.raises(PlanError, match="again: it is the same convolution as 'shared'"):
+    with pytest.raises(PlanError, match="again: it is the same layer as 'shared'"):
         replace_modules(net, {"shared": split(net.shared), "again": other})
 
 
@@ -239,8 +239,9 @@ BIASED = ConvStep(op=step(IMAGE, np.ones(4)).op, weight=IMAGE)
     ("path", "steps", "message"),
     [
         ("body.7", [step(IMAGE)], "body.7: Net has no module of this path; apply the plan to"),
-        ("head", [step(IMAGE)], "head: it is a Linear, not a Conv1d, Conv2d or Conv3d"),
-        ("body.0", [], "body.0: its replacement has no convolution"),
+        ("body.1", [step(IMAGE)], "body.1: it is a ReLU, not a convolution or a linear layer"),
+        ("head", [step(IMAGE)], "step 1 has a weight .* needs 0 spatial axes"),
+        ("body.0", [], "body.0: its replacement has no layer"),
         ("body.0", [step(np.ones((4, 2, 3, 3)))], r"step 1 has a weight of shape \(4, 2, 3, 3\)"),
         ("body.0", [step(np.ones((4, 3, 3)))], "step 1 has a weight .* needs 2 spatial axes"),
         ("body.0", [step(IMAGE)], r"makes 4 channels with stride \(1, 1\), the layer 4 .*\(2, 2\)"),

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.acceleration.planned import PlannedConv
+from convsmith.acceleration.planned_transposed import PlannedConvTranspose
+from convsmith.acceleration.residuals import fuse_residuals
 from convsmith.conv.choice import DEFAULT_TOLERANCE
+from convsmith.conv.fusing import affine, folded
 from convsmith.conv.spec import Activation
 from convsmith.errors import ConvsmithError, UsageError
 from convsmith.graph import Graph, Node
@@ -21,7 +24,8 @@ from convsmith.sources.torch import read_module
 
 __all__ = ["accelerate"]
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _ACTIVATIONS: dict[type[nn.Module], Activation] = {
     nn.ReLU: "relu",
@@ -47,10 +51,12 @@ def accelerate(
     """Returns a copy of a module whose convolutions run in convsmith's kernels, for inference.
 
     A batch normalization that follows a convolution alone is folded into its weights, an
-    activation module behind it is fused. Every plain ``Conv1d``, ``Conv2d`` and ``Conv3d`` on the
-    CPU that pads with zeros is replaced; all others, and those with hooks, stay as they are. The
-    copy is in evaluation mode and takes inputs of any size; sizes other than the example's are
-    planned, not measured, when they first come.
+    activation module behind it is fused. Every plain ``Conv1d`` to ``Conv3d`` and
+    ``ConvTranspose1d`` to ``ConvTranspose3d`` on the CPU that pads with zeros is replaced; all
+    others, and those with hooks, stay as they are. Where ``torch.fx`` can follow a block's
+    ``forward``, an addition behind a convolution, and an activation behind that, are fused too; the
+    block is then a ``torch.fx.GraphModule``. The copy is in evaluation mode and takes inputs of any
+    size; sizes other than the example's are planned, not measured, when they first come.
 
     Args:
         module: The module; left as it is.
@@ -78,17 +84,27 @@ def accelerate(
                 remedy="move the module to the CPU, weights included",
             )
     graph = read_module(module, example)
-    result = copy.deepcopy(module).eval()
-    chains = _chains(graph, result)
-    for chain in chains:
-        _replace(result, chain, algorithm, tolerance, tune)
+    chains = _chains(graph, copy.deepcopy(module).eval())
+
+    def replaced() -> nn.Module:
+        result = copy.deepcopy(module).eval()
+        for chain in chains:
+            _replace(result, chain, algorithm, tolerance, tune)
+        return result
+
+    result = replaced()
+    try:
+        if fuse_residuals(result):
+            _compare(module, result, call)
+            return result
+    except Exception:  # noqa: BLE001 - whatever a rewritten block cannot do: leave them all
+        result = replaced()
     try:
         _compare(module, result, call)
     except AttributeError:  # somebody reads what a module that was folded had: fold none
-        result = copy.deepcopy(module).eval()
         for chain in chains:
             chain.norm = chain.activation = ""
-            _replace(result, chain, algorithm, tolerance, tune)
+        result = replaced()
         _compare(module, result, call)
     return result
 
@@ -166,7 +182,8 @@ def _chains(graph: Graph, module: nn.Module) -> list[_Chain]:
         norm = find(following.provenance.path) if following is not None else None
         if following is not None and norm is not None:
             where = following.provenance.path
-            if _foldable(norm) and alone(where, norm):
+            grouped = isinstance(conv, _TRANSPOSED) and conv.groups > 1
+            if _foldable(norm) and alone(where, norm) and not grouped:
                 chain.norm = where
                 following = next_of(following)
         kind = find(following.provenance.path) if following is not None else None
@@ -205,13 +222,22 @@ def _replace(
     conv: Any = module.get_submodule(chain.path)
     weight = conv.weight.detach().clone()
     bias = None if conv.bias is None else conv.bias.detach().clone()
+    transposed = isinstance(conv, _TRANSPOSED)
     if chain.norm:
-        weight, bias = _folded(weight, bias, module.get_submodule(chain.norm))
+        norm = module.get_submodule(chain.norm)
+        weight, bias = _folded(weight, bias, norm, 1 if transposed else 0)
         _set(module, chain.norm, nn.Identity().eval())
     activation: Activation = "none"
     if chain.activation:
         activation = _ACTIVATIONS[type(module.get_submodule(chain.activation))]
         _set(module, chain.activation, nn.Identity().eval())
+    if transposed:
+        _put(module, conv, PlannedConvTranspose(
+            weight, bias, stride=conv.stride, padding=conv.padding,
+            output_padding=conv.output_padding, dilation=conv.dilation, groups=conv.groups,
+            activation=activation, algorithm=algorithm, tolerance=tolerance, tune=tune,
+        ))  # fmt: skip
+        return
     planned = PlannedConv(
         weight,
         bias,
@@ -224,24 +250,29 @@ def _replace(
         tolerance=tolerance,
         tune=tune,
     )
+    _put(module, conv, planned)
+
+
+def _put(module: nn.Module, conv: nn.Module, planned: nn.Module) -> None:
+    """Replaces a module wherever it stands."""
     for parent in module.modules():
         for name, child in parent._modules.items():
             if child is conv:
                 parent._modules[name] = planned.eval()
 
 
-def _folded(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
+def _folded(weight: Tensor, bias: Tensor | None, norm: Any, axis: int) -> tuple[Tensor, Tensor]:
     """Returns the weights and the bias of convolution and normalization in one."""
-    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
-    if norm.weight is not None:
-        scale = scale * norm.weight.detach().double()
-    shift = -norm.running_mean.double() * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias.detach().double()
-    if bias is not None:
-        shift = shift + bias.double() * scale
-    wide = weight.double() * scale.reshape(-1, *[1] * (weight.dim() - 1))
-    return wide.to(weight.dtype), shift.to(weight.dtype)
+
+    def numbers(tensor: Tensor | None) -> Any:
+        return None if tensor is None else tensor.detach().double().numpy()
+
+    factor, summand = affine(
+        norm.eps, numbers(norm.running_mean), numbers(norm.running_var), numbers(norm.weight),
+        numbers(norm.bias),
+    )  # fmt: skip
+    made = folded(weight.numpy(), numbers(bias), factor, summand, axis=axis)
+    return torch.from_numpy(made[0]), torch.from_numpy(made[1])
 
 
 def _padding(conv: Any) -> tuple[tuple[int, int], ...]:

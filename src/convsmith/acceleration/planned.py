@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - what everyone calls it
 from torch import Tensor, nn
 
 from convsmith.acceleration.operator import conv
@@ -16,6 +17,7 @@ from convsmith.conv.spec import Activation, ConvSpec
 
 __all__ = ["PlannedConv"]
 
+_ACTIVATE = {"relu": F.relu, "relu6": F.relu6, "silu": F.silu, "hardswish": F.hardswish}
 _KEPT = 8  # input sizes whose packed weights are kept
 
 
@@ -34,7 +36,7 @@ class PlannedConv(nn.Module):
         padding: (before, after) per axis.
         dilation: Per axis.
         groups: Groups of channels.
-        activation: What is applied last.
+        activation: What is applied last, where no residual is given.
         algorithm: ``auto``, ``exact`` or a name.
         tolerance: As in :func:`convsmith.conv2d`.
         tune: Whether to measure the candidates for a size that this machine has not measured.
@@ -72,36 +74,80 @@ class PlannedConv(nn.Module):
         self.dilation = tuple(dilation) or (1,) * rank
         self.groups = groups
         self.activation: Activation = activation
+        self.residual_activation: Activation = "none"
         self.algorithm = algorithm
         self.tolerance = tolerance
         self.tune = tune
         self._prepared: dict[object, _Ready] = {}
         self._seen: tuple[object, ...] = ()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolves (N, C, *size), or one image (C, *size)."""
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Convolves (N, C, *size), or one image (C, *size).
+
+        Args:
+            x: The input.
+            residual: Added before ``residual_activation``, which then takes the place of
+                ``activation``.
+        """
+        if residual is not None:
+            return self._with_residual(x, residual)
         if x.dim() == self.weight.dim() - 1:
             one: Tensor = self.forward(x.unsqueeze(0))
             return one.squeeze(0)
         if torch.compiler.is_compiling() or not self._plain(x):
-            made: Tensor = conv(
-                x,
-                self.weight,
-                self.bias,
-                None,
-                list(self.stride),
-                [side for pair in self.padding for side in pair],
-                list(self.dilation),
-                self.groups,
-                self.activation,
-                self.algorithm,
-                self.tolerance,
-            )
-            return made
+            return self._operator(x, None, self.activation)
         ready = self._ready(x)
         out = x.new_empty((x.shape[0], *ready.shape))
         ready.prepared.run_addresses(x.data_ptr(), out.data_ptr(), 0, x.shape[0])
         return out if ready.order is None else out.permute(ready.order)
+
+    def _operator(self, x: Tensor, residual: Tensor | None, activation: Activation) -> Tensor:
+        made: Tensor = conv(
+            x,
+            self.weight,
+            self.bias,
+            residual,
+            list(self.stride),
+            [side for pair in self.padding for side in pair],
+            list(self.dilation),
+            self.groups,
+            activation,
+            self.algorithm,
+            self.tolerance,
+        )
+        return made
+
+    def _with_residual(self, x: Tensor, residual: Tensor) -> Tensor:
+        activation = self.residual_activation
+        plain = not torch.compiler.is_compiling() and self._plain(x) and self._alike(x, residual)
+        if plain:
+            ready = self._ready(x, residual=True)
+            shape = (x.shape[0], *ready.shape)
+            order = ready.order
+            whole = shape if order is None else tuple(shape[axis] for axis in order)
+            if tuple(residual.shape) == whole:
+                out = x.new_empty(shape)
+                ready.prepared.run_addresses(
+                    x.data_ptr(), out.data_ptr(), residual.data_ptr(), x.shape[0]
+                )
+                return out if order is None else out.permute(order)
+        # Whatever else it is, it is a convolution, a sum and an activation.
+        batched = x.dim() == self.weight.dim()
+        y = self._operator(x if batched else x.unsqueeze(0), None, "none")
+        y = (y if batched else y.squeeze(0)) + residual
+        return y if activation == "none" else _ACTIVATE[activation](y)
+
+    def _alike(self, x: Tensor, residual: Tensor) -> bool:
+        """Whether a residual is a tensor of the same kind that lies in the same way."""
+        if type(residual) is not Tensor or residual.dtype != torch.float32:
+            return False
+        if residual.device.type != "cpu" or residual.dim() != x.dim():
+            return False
+        if torch.is_grad_enabled() and residual.requires_grad:
+            return False
+        if x.is_contiguous():
+            return residual.is_contiguous()
+        return residual.permute(0, *range(2, x.dim()), 1).is_contiguous()
 
     def plan_for(self, x: Tensor) -> ConvPlan:
         """Returns how an input is convolved."""
@@ -143,7 +189,7 @@ class PlannedConv(nn.Module):
             return False
         if x.device.type != "cpu" or type(x) is not Tensor or x.dim() != self.weight.dim():
             return False
-        if x.shape[1] != self.weight.shape[1] * self.groups or _watched():
+        if x.shape[1] != self.weight.shape[1] * self.groups or watched():
             return False  # the operator says what is wrong, or is seen
         if torch.is_grad_enabled() and (
             x.requires_grad
@@ -153,18 +199,20 @@ class PlannedConv(nn.Module):
             return False
         return x.is_contiguous() or x.permute(0, *range(2, x.dim()), 1).is_contiguous()
 
-    def _ready(self, x: Tensor) -> _Ready:
+    def _ready(self, x: Tensor, *, residual: bool = False) -> _Ready:
         weight, bias = self.weight, self.bias
-        now = (weight, *_state(weight), bias, *_state(bias))
+        now = (weight, *state_of(weight), bias, *state_of(bias))
         if len(now) != len(self._seen) or any(
             a is not b and (isinstance(a, Tensor) or a != b)
             for a, b in zip(now, self._seen, strict=True)
         ):
             self._prepared, self._seen = {}, now
-        key = (x.shape[1:], x.is_contiguous())
+        key = (x.shape[1:], x.is_contiguous(), residual, self.residual_activation)
         found = self._prepared.get(key)
         if found is None:
             spec = self.spec(x)
+            if residual:
+                spec = replace(spec, residual=True, activation=self.residual_activation)
             made = plan(spec, algorithm=self.algorithm, tolerance=self.tolerance, tune=self.tune)
             biases = None if bias is None else bias.detach().numpy()
             prepared = made.prepare(weight.detach().contiguous().numpy(), biases)
@@ -197,7 +245,7 @@ class _Ready:
     order: tuple[int, ...] | None
 
 
-def _watched() -> bool:
+def watched() -> bool:
     """Whether somebody looks at the operators: a trace, a dispatch mode, forward derivatives."""
     return (
         torch._C._get_tracing_state() is not None
@@ -206,7 +254,7 @@ def _watched() -> bool:
     )
 
 
-def _state(tensor: Tensor | None) -> tuple[int, int]:
+def state_of(tensor: Tensor | None) -> tuple[int, int]:
     """Where a tensor lies and how often it was changed."""
     return (0, 0) if tensor is None else (tensor.data_ptr(), _version(tensor))
 

@@ -198,40 +198,41 @@ def ledger(
         alive: Per node, the bytes that are alive while it runs.
     """
     tensors = {name: _tensor(name, constant) for name, constant in graph.constants.items()}
+    shapes = graph.shapes
     return tuple(
         [
-            _row(graph, node, sight, sizes, tensors, bytes_alive)
+            _row(node, shapes, sight, sizes, tensors, bytes_alive)
             for node, bytes_alive in zip(graph.nodes, alive, strict=True)
         ]
     )
 
 
 def _row(
-    graph: Graph,
     node: Node,
+    shapes: Mapping[str, Shape | None],
     sight: Mapping[str, Field],
     sizes: Mapping[str, int],
     tensors: Mapping[str, Tensor],
     alive: int,
 ) -> Row:
+    op, made = node.op, node.outputs
     constants = dict.fromkeys(node.parameters + node.inputs)
     used = tuple([tensors[name] for name in constants if name in tensors])
     values = [value for value in node.inputs if value not in tensors]
-    shapes, made = graph.shapes, node.outputs
     count, reason = _cost(node, shapes)
     params = stored = read = written = 0
     for tensor in used:
         params += tensor.params
         stored += tensor.bytes
-    if not is_view(node.op):
+    if not is_view(op):
         for value in dict.fromkeys(values):
             read += sizes[value]
         for value in made:
             written += sizes[value]
     return Row(
         name=node.name,
-        op=type(node.op).__name__,
-        text=_TEXTS[type(node.op)](node.op),
+        op=type(op).__name__,
+        text=_TEXTS[type(op)](op),
         inputs=tuple([shapes[value] for value in values]),
         outputs=tuple([shapes[value] for value in made]),
         params=params,
@@ -275,18 +276,19 @@ _TEXTS = Rules(operator_text.dispatch)
 
 def _cost(node: Node, shapes: Mapping[str, Shape | None]) -> tuple[Cost, str]:
     """What a node costs, and why that is nothing or not known."""
+    op = node.op
     inputs = tuple([s for used in node.inputs if (s := shapes[used]) is not None])
     output = shapes[node.name]
-    if isinstance(node.op, operator_classes.Unsupported):
-        return UNSUPPORTED, f"convsmith does not know {node.op.kind}"
+    if isinstance(op, operator_classes.Unsupported):
+        return UNSUPPORTED, f"convsmith does not know {op.kind}"
     if output is None or len(inputs) < len(node.inputs):
         return UNSUPPORTED, "the shape of what it reads is not known"
-    count = _COSTS[type(node.op)](node.op, inputs, output)
-    if count.status == "unsupported":
-        return count, f"no rule says what {operator_text(node.op)} costs"
+    count = _COSTS[type(op)](op, inputs, output)
+    if count.status == "counted":
+        return count, ""
     if count.status == "free":
         return count, _why_free(node)
-    return count, ""
+    return count, f"no rule says what {operator_text(op)} costs"
 
 
 def _why_free(node: Node) -> str:

@@ -104,10 +104,11 @@ def memory(graph: Graph, sizes: Mapping[str, int] | None = None) -> Memory:
     born = {value.name: -1 for value in graph.inputs}
     last: dict[str, int] = {}
     for index, node in enumerate(graph.nodes):
-        for value in node.outputs:
+        made = node.outputs
+        for value in made:
             if value not in storage:
                 born[value] = index
-        for value in (*node.inputs, *node.outputs):
+        for value in (*node.inputs, *made):
             last[storage.get(value, value)] = index
     kept = {storage.get(output.value, output.value) for output in graph.outputs}
     forever = len(graph.nodes)
@@ -146,7 +147,9 @@ def is_view(op: Operator) -> bool:
     return not isinstance(op, Identity) or op.kind != "cast"  # another type is another tensor
 
 
-_VIEWS = frozenset((Reshape, Flatten, Identity))  # operator classes are final
+# Operator classes are final, so that their type decides.
+_VIEWS = frozenset((Reshape, Flatten, Identity))
+_COMBINE = frozenset((Elementwise, Where))
 
 
 def _storages(graph: Graph) -> dict[str, str]:
@@ -192,13 +195,11 @@ def value_bytes(graph: Graph) -> dict[str, int]:
 
 def _types(graph: Graph, node: Node, types: Mapping[str, str]) -> tuple[str, ...]:
     """The types of what a node makes; a constant takes on the type of what it is combined with."""
-    if isinstance(node.op, Elementwise | Where):
+    if type(node.op) in _COMBINE:
         combined = node.inputs[1:] if isinstance(node.op, Where) else node.inputs
         given = next((types[used] for used in combined if used in types), None)
-    else:
-        given = None
-    if given is not None:
-        return result_types(node.op, [types.get(used, given) for used in node.inputs])
+        if given is not None:
+            return result_types(node.op, [types.get(used, given) for used in node.inputs])
     constants = graph.constants
     kinds = [types[v] if v in types else constants[v].dtype for v in node.inputs]
     return result_types(node.op, kinds)

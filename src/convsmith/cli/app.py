@@ -8,11 +8,15 @@ import typer
 
 from convsmith.cli import analyze as analyzing
 from convsmith.cli import bench as benching
+from convsmith.cli import calibrate as calibrating
 from convsmith.cli import compare as comparing
 from convsmith.cli import diff as differing
 from convsmith.cli import explain as explaining
 from convsmith.cli import optimize as optimizing
+from convsmith.cli import report as reporting
+from convsmith.cli import rewrite as rewriting
 from convsmith.cli import rule as ruling
+from convsmith.cli import run as running
 from convsmith.cli import spectrum as looking
 from convsmith.cli.doctor import doctor
 from convsmith.cli.lint import EXAMPLES as LINT_EXAMPLES
@@ -40,21 +44,24 @@ app = typer.Typer(
     name="convsmith",
     help="Makes convolutional networks cheaper without changing what they see.",
     epilog=_EXAMPLES,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=optimizing.EXAMPLES)(optimizing.optimize)
+app.command(epilog=calibrating.EXAMPLES)(calibrating.calibrate)
+app.command(epilog=rewriting.EXAMPLES)(rewriting.rewrite)
 app.command(epilog=analyzing.EXAMPLES)(analyzing.analyze)
 app.command(epilog=explaining.EXAMPLES)(explaining.explain)
 app.command(epilog=LINT_EXAMPLES)(lint)
 app.command(epilog=ruling.EXAMPLES)(ruling.rule)
 app.command(epilog=differing.EXAMPLES)(differing.diff)
 app.command(epilog=comparing.EXAMPLES)(comparing.compare)
+app.command(epilog=running.EXAMPLES)(running.run)
 app.command(epilog=benching.EXAMPLES)(benching.bench)
 app.command()(doctor)
 app.command(epilog=looking.EXAMPLES)(looking.spectrum)
+app.command(epilog=reporting.EXAMPLES)(reporting.report)
 
 
 def _show_version(wanted: bool) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convsmith.cli.completing import convolutions, sources
 from convsmith.cli.options import (
     DebugOption,
     ForceOption,
@@ -19,6 +20,7 @@ from convsmith.cli.options import (
 
 if TYPE_CHECKING:
     from convsmith.analysis.comparing import Width
+    from convsmith.comparison import Runtime
 
 __all__ = ["EXAMPLES", "compare"]
 
@@ -41,11 +43,18 @@ _Sources = Annotated[
         help="A convolution in the notation, such as '64@28 > conv 64 5 p2', or a network; two"
         " or more networks are compared as wholes.",
         show_default=False,
+        autocompletion=sources,
     ),
 ]
 _Layer = Annotated[
     str | None,
-    typer.Option("--layer", metavar="NAME", help="Which convolution.", show_default=False),
+    typer.Option(
+        "--layer",
+        metavar="NAME",
+        help="Which convolution.",
+        show_default=False,
+        autocompletion=convolutions,
+    ),
 ]
 _Width = Annotated[
     str,
@@ -67,6 +76,24 @@ _Activation = Annotated[
     ),
 ]
 _Measure = Annotated[bool, typer.Option("--measure", help="Measure milliseconds, in turns.")]
+_Runtime = Annotated[
+    str | None,
+    typer.Option(
+        "--runtime",
+        metavar="NAME",
+        help="What is measured: convsmith's own kernels or onnxruntime; by default convsmith"
+        " where all is float32.",
+        show_default=False,
+    ),
+]
+_Tune = Annotated[
+    bool,
+    typer.Option(
+        "--tune/--no-tune",
+        help="Measure first which of convsmith's algorithms is the fastest: seconds for every"
+        " convolution that is new to this machine. Without it predictions choose.",
+    ),
+]
 
 
 def compare(
@@ -75,6 +102,8 @@ def compare(
     width: _Width = "keep",
     activation: _Activation = None,
     measure: _Measure = False,
+    runtime: _Runtime = None,
+    tune: _Tune = True,
     input: InputOption = None,  # noqa: A002 - the name of the option
     json: JsonOption = False,
     form: FormatOption = None,
@@ -93,11 +122,13 @@ def compare(
     """
     where = target(json=json, form=form, file=output, quiet=quiet, force=force)
 
+    from convsmith.comparison import RuntimeClock
     from convsmith.comparison import compare as compared
     from convsmith.errors import UnsupportedOperatorError
 
+    clock = RuntimeClock(runtime=_known(runtime), tune=tune)
     if measure:
-        where.note("measuring, in turns")
+        where.note("measuring, in turns; what is new to this machine takes seconds a row")
     result = compared(
         sources[0],
         layer,
@@ -105,6 +136,7 @@ def compare(
         width=_rule(width),
         activation=activation,
         measure=measure,
+        clock=clock,
         input=input,
     )
     where.deliver(result)
@@ -115,6 +147,23 @@ def compare(
         raise UnsupportedOperatorError(
             f"not counted: {'; '.join(missing)}", remedy="the numbers leave out what is not known"
         )
+
+
+def _known(runtime: str | None) -> Runtime | None:
+    """Reads ``--runtime``.
+
+    Raises:
+        UsageError: If there is no such runtime.
+    """
+    from convsmith.errors import UsageError
+
+    if runtime in (None, "convsmith", "onnxruntime"):
+        return runtime  # type: ignore[return-value]  # one of the two words, or none
+    raise UsageError(
+        f"there is no runtime {runtime!r}",
+        place="--runtime",
+        remedy="give convsmith or onnxruntime",
+    )
 
 
 def _rule(width: str) -> Width:

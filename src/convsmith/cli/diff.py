@@ -19,6 +19,7 @@ from convsmith.cli.options import (
     StrictOption,
     target,
 )
+from convsmith.errors import UsageError
 
 if TYPE_CHECKING:
     from convsmith.analysis import Analysis
@@ -34,6 +35,8 @@ convsmith diff zoo:vgg16 smaller.onnx
 convsmith analyze network.onnx -o baseline.json
 
 convsmith diff baseline.json network.onnx --max-macs +2% --max-peak-memory 64MiB --same-field
+
+convsmith diff smaller.plan.json edited.plan.json
 """
 
 _SOURCE = "SOURCE as of analyze, or an analysis saved as .json."
@@ -82,6 +85,7 @@ def diff(
 
     With budgets it is a check: if one is exceeded, the exit code is 1, and stderr
     has a line for each. A saved analysis can stand for either network.
+    Two plans of a rewrite are compared layer by layer, too.
     """
     where = target(json=json, form=form, file=output, quiet=quiet, force=force)
 
@@ -95,6 +99,17 @@ def diff(
         "weight_bytes": max_weight_bytes,
         "peak_memory": max_peak_memory,
     }
+    if _is_plan(old) and _is_plan(new):
+        if same_field or any(limit is not None for limit in budgets.values()):
+            raise UsageError(
+                "plans have no budgets to keep to",
+                remedy="compare networks, or leave the options out",
+            )
+        from convsmith.rewrite import Plan
+        from convsmith.rewrite.plan_difference import compare_plans
+
+        where.deliver(compare_plans(Plan.load(old), Plan.load(new)))
+        return
     for measure, limit in budgets.items():  # before the networks are read
         if limit is not None:
             read_budget(measure, limit)
@@ -113,6 +128,15 @@ def diff(
         where.report_uncounted(uncounted, strict=strict)
     if result.violations:
         raise typer.Exit(1)
+
+
+def _is_plan(source: str) -> bool:
+    """Whether a file says at its beginning that it is a plan."""
+    try:
+        with Path(source).open("rb") as file:
+            return b'"convsmith.plan/' in file.read(200)
+    except (OSError, ValueError):
+        return False
 
 
 def _read(source: str, sizes: str | None, convention: str) -> Analysis | Baseline:

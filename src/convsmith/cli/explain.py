@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from convsmith.cli.completing import layers
 from convsmith.cli.options import (
     DebugOption,
     ForceOption,
@@ -35,7 +36,10 @@ def explain(
     layer: Annotated[
         str | None,
         typer.Argument(
-            metavar="LAYER", help="The layer; without it, all of them.", show_default=False
+            metavar="LAYER",
+            help="The layer; without it, all of them.",
+            show_default=False,
+            autocompletion=layers,
         ),
     ] = None,
     convention: Annotated[

@@ -17,6 +17,26 @@ from convsmith.cli.options import (
     target,
 )
 from convsmith.cli.progress import progress
+from convsmith.cli.rewriting_options import (
+    ExcludeOption,
+    FormsOption,
+    LatencyOption,
+    LimitOption,
+    MacsOption,
+    MaxLossOption,
+    MeanOption,
+    MeasureOption,
+    ModelArgument,
+    OnlyOption,
+    ParamsOption,
+    StdOption,
+    StrategyOption,
+    SweepOption,
+    TuneOption,
+    names,
+    numbers,
+    said,
+)
 
 __all__ = ["EXAMPLES", "optimize"]
 
@@ -27,33 +47,13 @@ convsmith optimize examples/restorer/restorer.onnx \\
   --data examples/restorer/photographs/calibration \\
   --test examples/restorer/photographs/test --macs 0.5 -o restored
 
-convsmith optimize classifier.onnx --data photographs --macs 0.6 \\
+convsmith optimize classifier.onnx --data photographs --latency 0.6 --sweep 0.3:0.9 \\
   --mean .485,.456,.406 --std .229,.224,.225 -o smaller.onnx
 """
 
 
-def _numbers(text: str | None, option: str) -> tuple[float, ...]:
-    from convsmith.errors import UsageError
-
-    try:
-        return tuple(float(number) for number in text.split(",")) if text else ()
-    except ValueError:
-        raise UsageError(
-            f"{text!r} is not a list of numbers",
-            place=option,
-            remedy="give one per channel, such as .485,.456,.406",
-        ) from None
-
-
 def optimize(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="A trained network: an .onnx file, or pkg.module:factory of a torch module.",
-            show_default=False,
-        ),
-    ],
+    model: ModelArgument,
     data: Annotated[
         str,
         typer.Option(
@@ -83,36 +83,21 @@ def optimize(
             show_default=False,
         ),
     ] = None,
-    macs: Annotated[
-        float,
-        typer.Option(
-            "--macs",
-            metavar="BUDGET",
-            help="Multiply-accumulates to keep: a share, or, above 1, their number.",
-        ),
-    ] = 0.5,
+    macs: MacsOption = None,
+    params: ParamsOption = None,
+    latency: LatencyOption = None,
+    max_loss: MaxLossOption = None,
+    strategy: StrategyOption = "thorough",
+    forms: FormsOption = None,
+    only: OnlyOption = None,
+    exclude: ExcludeOption = None,
+    sweep: SweepOption = None,
+    measure: MeasureOption = "convsmith,onnxruntime",
+    tune: TuneOption = False,
     input: InputOption = None,  # noqa: A002 - the name of the option
-    mean: Annotated[
-        str | None,
-        typer.Option(
-            "--mean",
-            metavar="NUMBERS",
-            help="Subtracted from the images (0 to 1), one number per channel.",
-            show_default=False,
-        ),
-    ] = None,
-    std: Annotated[
-        str | None,
-        typer.Option(
-            "--std",
-            metavar="NUMBERS",
-            help="What they are then divided by, one number per channel.",
-            show_default=False,
-        ),
-    ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", metavar="N", min=1, help="The most calibration images.")
-    ] = 500,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    limit: LimitOption = 500,
     json: JsonOption = False,
     form: Annotated[
         str | None,
@@ -132,22 +117,34 @@ def optimize(
     Expensive convolutions are replaced by cheaper ones that see the same field,
     fitted to what the calibration images make each layer compute.
     Costs, error, task metric and time are measured before and after.
+    The budget is one of --macs, --params, --latency and --max-loss; half of the
+    multiply-accumulates, if none is given.
 
     Writes the model, the plan and a report for the browser; prints a summary.
     Images of another size than the network takes are skipped and counted.
     """
     where = target(json=json, form=form, file=None, quiet=quiet, force=force)
-    means, deviations = _numbers(mean, "--mean"), _numbers(std, "--std")
+    means, deviations = numbers(mean, "--mean"), numbers(std, "--std")
 
     from convsmith.optimization import optimize as optimized
 
-    with progress(quiet=quiet) as shown:
+    with progress(quiet=quiet) as shown, said(where):
         result = optimized(
             model,
             data=data,
             out=out,
             test=test,
             macs=macs,
+            params=params,
+            latency=latency,
+            max_loss=max_loss,
+            strategy=strategy,  # type: ignore[arg-type]  # checked there
+            forms=names(forms),
+            only=names(only),
+            exclude=names(exclude) or (),
+            sweep=sweep,
+            measure=names(measure) or (),
+            tune=tune,
             input=input,
             mean=means,
             std=deviations,

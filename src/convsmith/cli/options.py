@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convsmith.cli.completing import sources
 from convsmith.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ SourceArgument = Annotated[
         help="An .onnx file, notation such as '3@32 > conv 8 3 > relu', zoo:NAME, or"
         " pkg.module:factory of a torch module.",
         show_default=False,
+        autocompletion=sources,
     ),
 ]
 InputOption = Annotated[
@@ -88,6 +90,8 @@ _ENDINGS = {
     ".html": "html",
     ".htm": "html",
     ".sarif": "sarif",
+    ".png": "png",
+    ".svg": "svg",
 }
 
 
@@ -107,9 +111,17 @@ class Target:
             OutputError: If the file exists and ``--force`` was not given, or cannot be written.
         """
         from convsmith.files import write_atomically
-        from convsmith.report import render
+        from convsmith.report import PICTURES, picture, render
         from convsmith.report.wording import encodable
 
+        if self.form in PICTURES:
+            made = picture(result, self.form)
+            if self.file is None:
+                sys.stdout.buffer.write(made)
+            else:
+                write_atomically(self.file, made, overwrite=self.force)
+                self.note(f"wrote {self.file}")
+            return
         if self.file is None:
             rendered = render(result, self.form, color=_wants_color())
             sys.stdout.write(encodable(rendered, sys.stdout.encoding or "ascii"))
@@ -185,7 +197,16 @@ def target(
         form = "json"
     if file is not None:
         check_target(file, overwrite=force)
-        form = form or _ENDINGS.get(file.suffix.lower())
+        ending = _ENDINGS.get(file.suffix.lower())
+        if form is None and ending is not None and ending not in formats:
+            raise UsageError(
+                f"this verb makes no {file.suffix.lower()} files",
+                place=str(file),
+                remedy=f"choose a name of {', '.join(formats)}, or give --format",
+            )
+        form = form or ending
+    if form == "png" and file is None and sys.stdout.isatty():
+        raise UsageError("a PNG is nothing for a terminal", remedy="write it to a file with -o")
     return Target(form or "text", file, quiet=quiet, force=force)
 
 

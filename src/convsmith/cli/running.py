@@ -30,6 +30,7 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit code; no exception leaves."""
     from convsmith.cli.app import app
+    from convsmith.cli.completing import VARIABLE, complete
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -38,11 +39,15 @@ def run(arguments: Sequence[str]) -> int:
     try:
         # Not app(): it would exit by itself when the reader of a pipe leaves.
         command = get_command(app)
+        if asked := os.environ.get(VARIABLE):
+            return complete(command, asked)
         with command.make_context("convsmith", list(arguments)) as context:
             command.invoke(context)
         sys.stdout.flush()
     except Exit as wanted:
         return wanted.exit_code
+    except SystemExit as wanted:  # Typer's own options for completion end that way
+        return wanted.code if isinstance(wanted.code, int) else 0
     except BrokenPipeError:
         return _reader_left()
     except (KeyboardInterrupt, Abort):

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from convsmith.conv.spec import Activation, ConvSpec, Layout
-from convsmith.graph import Graph, Node
+from convsmith.conv.fusing import fusions
+from convsmith.conv.spec import ConvSpec, Layout
+from convsmith.graph import Graph
 from convsmith.graph import operators as operator_classes
 from convsmith.graph.shape import resolve_padding
 
 __all__ = ["ConvLayer", "convolutions", "spec_of"]
-
-_ACTIVATIONS: dict[str, Activation] = {
-    "relu": "relu",
-    "relu6": "relu6",
-    "silu": "silu",
-    "hardswish": "hardswish",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +19,8 @@ class ConvLayer:
 
     Attributes:
         name: The node.
-        spec: What it computes; the activation that follows it alone is fused.
+        spec: What it computes; a batch normalization and an activation that follow it alone are
+            fused. A residual is not part of it.
     """
 
     name: str
@@ -43,24 +38,19 @@ def convolutions(graph: Graph, *, layout: Layout = "channels_first") -> tuple[Co
     >>> [str(layer.spec) for layer in convolutions(parse("3@32 > conv 8 3 p1 > relu"))]
     ['3@32 > conv 8 3 p1 > relu']
     """
-    readers: dict[str, list[Node]] = {}
-    for node in graph.nodes:
-        for used in node.inputs:
-            readers.setdefault(used, []).append(node)
-    returned = {output.value for output in graph.outputs}
     found = []
-    for node in graph.nodes:
+    for fusion in fusions(graph).values():
+        node = fusion.node
         if not isinstance(node.op, operator_classes.Conv) or node.op.transposed:
             continue
         shape = graph.shapes[node.inputs[0]]
         if shape is None:
             continue
         spec = spec_of(node.op, shape, layout=layout)
-        following = readers.get(node.name, [])
-        if len(following) == 1 and node.name not in returned:
-            match following[0].op:
-                case operator_classes.Activation(kind=kind) if kind in _ACTIVATIONS:
-                    spec = replace(spec, activation=_ACTIVATIONS[kind])
+        if fusion.norm is not None:
+            spec = replace(spec, bias=True)
+        if fusion.add is None:
+            spec = replace(spec, activation=fusion.activation)
         found.append(ConvLayer(name=node.name, spec=spec))
     return tuple(found)
 

@@ -24,6 +24,7 @@ from convsmith.kernel.machine import Compiled, compiled
 from convsmith.kernel.target import Target, host
 from convsmith.kernel.threads import Program, run
 from convsmith.parallel import threads
+from convsmith.results import Displayed
 
 __all__ = ["ConvPlan", "Prepared", "workspace_poison"]
 
@@ -38,7 +39,7 @@ def aligned(elements: int) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvPlan:
+class ConvPlan(Displayed):
     """How one convolution will be computed.
 
     Attributes:
@@ -180,6 +181,16 @@ class Prepared:
         self._addresses = (self._weights.ctypes.data, self._bias.ctypes.data)
         self._shapes = (spec.input_shape, spec.output_shape)
         self._programs = threading.local()
+
+    @property
+    def addresses(self) -> tuple[int, int]:
+        """Where the packed weights and the biases lie."""
+        return self._addresses
+
+    def kernels(self, batch: int) -> list[tuple[int, int]]:
+        """Returns (address of a kernel, number of items) in order, for a program of one's own."""
+        phases = self.plan.lowered.phases(batch)
+        return [(self._code.address(name), items) for name, items in phases]
 
     def __call__(
         self,

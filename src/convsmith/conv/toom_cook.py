@@ -12,6 +12,13 @@ stand in G, which is applied once when weights are prepared.
 
 Which points are chosen decides the error in float32 (Barabasz et al. 2018; Alam et al. 2022), not
 the number of multiplications.
+
+With a stride s the taps k of one remainder modulo s meet inputs of that remainder only, so
+
+    y_i = sum over k of g_k d_(s i + k) = sum over p < s of F(m, r_p) of (g_p, g_(p+s), ...)
+
+is a sum of s filters without a stride, each with its own multiplications: 2 m + 1 for three taps at
+stride 2, where 3 m are needed one by one.
 """
 
 from __future__ import annotations
@@ -42,6 +49,8 @@ POINTS: dict[int, tuple[Fraction, ...]] = {
     6: _points("0", "5/8", "-5/8", "3/2", "-3/2"),
     7: _points("1/4", "-1/4", "7/8", "-7/8", "7/4", "-7/4"),
     8: _points("0", "1/2", "-1/2", "1", "-1", "2", "-2"),
+    9: _points("1/4", "-1/4", "5/8", "-5/8", "9/8", "-9/8", "9/4", "-9/4"),
+    10: _points("0", "3/8", "-3/8", "7/8", "-7/8", "5/4", "-5/4", "5/2", "-5/2"),
 }
 """Finite points by alpha = m + r - 1, of the least expected error in two dimensions.
 
@@ -58,9 +67,10 @@ class Transform:
     Attributes:
         m: Outputs of a tile.
         r: Taps.
-        inputs: B^T, alpha x alpha.
+        inputs: B^T, alpha x extent.
         filters: G, alpha x r.
         outputs: A^T, m x alpha.
+        stride: Inputs from one output to the next.
     """
 
     m: int
@@ -68,21 +78,48 @@ class Transform:
     inputs: Matrix
     filters: Matrix
     outputs: Matrix
+    stride: int = 1
 
     @property
     def alpha(self) -> int:
-        """Inputs of a tile, and multiplications: m + r - 1."""
-        return self.m + self.r - 1
+        """Multiplications of a tile: m + r - 1 without a stride."""
+        return len(self.filters)
+
+    @property
+    def extent(self) -> int:
+        """Inputs of a tile."""
+        return (self.m - 1) * self.stride + self.r
+
+    @property
+    def step(self) -> int:
+        """Inputs from one tile to the next."""
+        return self.m * self.stride
+
+    @property
+    def distinct(self) -> int:
+        """Rows of G without the repetitions of the last one.
+
+        A remainder with a single tap multiplies each of m inputs by it.
+        """
+        last = self.filters[-1]
+        return (
+            self.alpha
+            - next((i for i, row in enumerate(reversed(self.filters)) if row != last), self.alpha)
+            + 1
+        )
 
 
 @cache
-def transform(m: int, r: int, points: tuple[Fraction, ...] | None = None) -> Transform:
+def transform(
+    m: int, r: int, points: tuple[Fraction, ...] | None = None, stride: int = 1
+) -> Transform:
     """Returns the matrices of F(m, r).
 
     Args:
         m: Outputs of a tile.
         r: Taps of the filter.
         points: m + r - 2 distinct fractions; by default those of :data:`POINTS`.
+        stride: Inputs from one output to the next; with the default points only.
 
     Raises:
         UsageError: If there are no such points.
@@ -91,14 +128,16 @@ def transform(m: int, r: int, points: tuple[Fraction, ...] | None = None) -> Tra
     [['1', '1', '1', '0'], ['0', '1', '-1', '1']]
     """
     alpha = m + r - 1
-    if m < 1 or r < 1:
+    if m < 1 or r < 1 or stride < 1:
         raise UsageError(f"F({m}, {r}) is no filter", remedy="choose sizes of 1 or more")
+    if stride > 1:
+        return _strided(m, r, stride)
     chosen = POINTS.get(alpha) if points is None else points
     if chosen is None or len(chosen) != alpha - 1 or len(set(chosen)) != len(chosen):
         raise UsageError(
             f"F({m}, {r}) needs {alpha - 1} distinct points"
             + ("" if chosen is None else f", not {', '.join(map(str, chosen))}"),
-            remedy="pass points, or choose m + r - 1 <= 8",
+            remedy=f"pass points, or choose m + r - 1 <= {max(POINTS)}",
         )
     if m == 1 or r == 1:
         return _trivial(m, r)
@@ -128,6 +167,31 @@ def _trivial(m: int, r: int) -> Transform:
     if r == 1:
         return Transform(m=m, r=r, inputs=unit(m), filters=(ones,) * m, outputs=unit(m))
     return Transform(m=m, r=r, inputs=unit(r), filters=unit(r), outputs=(ones * r,))
+
+
+def _strided(m: int, r: int, stride: int) -> Transform:
+    """A filter per remainder of the taps modulo the stride, side by side."""
+    extent = (m - 1) * stride + r
+    inputs: list[tuple[Fraction, ...]] = []
+    filters: list[tuple[Fraction, ...]] = []
+    outputs: list[tuple[Fraction, ...]] = [()] * m
+    for phase in range(min(stride, r)):
+        part = transform(m, len(range(phase, r, stride)))
+        inputs += [_spread(row, extent, phase, stride) for row in part.inputs]
+        filters += [_spread(row, r, phase, stride) for row in part.filters]
+        outputs = [(*row, *more) for row, more in zip(outputs, part.outputs, strict=True)]
+    return Transform(
+        m=m, r=r, inputs=tuple(inputs), filters=tuple(filters), outputs=tuple(outputs),
+        stride=stride,
+    )  # fmt: skip
+
+
+def _spread(row: Sequence[Fraction], length: int, first: int, apart: int) -> tuple[Fraction, ...]:
+    """Returns a row whose entries lie ``apart``, zeros between them."""
+    made = [Fraction(0)] * length
+    for i, entry in enumerate(row):
+        made[first + i * apart] = entry
+    return tuple(made)
 
 
 def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:

@@ -27,6 +27,7 @@ from convsmith.conv.output import activated
 from convsmith.conv.plan import ConvPlan, Prepared, checked
 from convsmith.conv.spec import Activation, ConvSpec, Layout
 from convsmith.errors import ShapeError, UsageError
+from convsmith.results import Displayed
 
 __all__ = ["Phase", "PreparedTransposed", "TransposedPlan", "TransposedSpec", "plan_transposed"]
 
@@ -256,7 +257,7 @@ def _axis_phases(n: int, k: int, s: int, d: int, before: int, out: int) -> list[
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransposedPlan:
+class TransposedPlan(Displayed):
     """How one transposed convolution will be computed.
 
     Attributes:
@@ -347,7 +348,7 @@ class PreparedTransposed:
         self._parts: list[tuple[Phase, Prepared | None]] = []
         for phase, made in plan.parts:
             self._parts.append(
-                (phase, None if made is None else made.prepare(_taps(turned, phase), bias))
+                (phase, None if made is None else made.prepare(phase_weights(turned, phase), bias))
             )
         self._rest = _biased(spec, None if bias is None else np.asarray(bias, np.float32))
 
@@ -388,7 +389,7 @@ def turned_weights(spec: TransposedSpec, weights: NDArray[Any]) -> NDArray[Any]:
     return split.swapaxes(1, 2).reshape(spec.filters, spec.channels // groups, *kernel)
 
 
-def _taps(turned: NDArray[Any], phase: Phase) -> NDArray[Any]:
+def phase_weights(turned: NDArray[Any], phase: Phase) -> NDArray[Any]:
     """Returns the weights of one phase's convolution."""
     for place, axis in enumerate(phase.axes):
         turned = np.take(turned, list(axis.taps), axis=2 + place)

@@ -149,7 +149,9 @@ def apply(op: Operator, inputs: list[Array], parameters: list[Array]) -> tuple[A
 
 
 def run_chain(chain: Sequence[ConvStep], x: Array) -> Array:
-    """Runs convolutions that follow each other."""
+    """Runs layers that follow each other."""
     for step in chain:
         x = apply(step.op, [x], step.parameters)[0]
+        if step.rectified:
+            x = np.maximum(x, 0)
     return x

@@ -1,4 +1,4 @@
-"""A convolution with its weights: the piece that a rewrite puts into a network."""
+"""A layer with its weights: the piece that a rewrite puts into a network."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from typing import Any
 
 import numpy.typing as npt
 
-from convsmith.graph.operators import Conv
+from convsmith.graph.operators import Conv, Linear
 
 __all__ = ["ConvStep"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ConvStep:
-    """One plain convolution of the chain that stands for a layer.
+    """One layer of the chain that stands for a layer.
 
     Attributes:
-        op: The convolution.
-        weight: ``(C_out, C_in / groups, *kernel)``.
+        op: A convolution, transposed or not, or a linear layer.
+        weight: As the operator stores it: ``(C_out, C_in / groups, *kernel)``,
+            ``(C_in, C_out / groups, *kernel)`` transposed, ``(features, in)`` linear.
         bias: ``(C_out,)``, or ``None`` when ``op.bias`` is false.
+        rectified: Whether a ReLU follows.
 
     >>> import numpy as np
     >>> plain = {"stride": (1,), "padding": ((0, 0),), "dilation": (1,), "bias": False}
@@ -28,9 +30,10 @@ class ConvStep:
     [(2, 3, 1)]
     """
 
-    op: Conv
+    op: Conv | Linear
     weight: npt.NDArray[Any]
     bias: npt.NDArray[Any] | None = None
+    rectified: bool = False
 
     @property
     def parameters(self) -> list[npt.NDArray[Any]]:

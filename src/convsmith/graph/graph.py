@@ -5,7 +5,7 @@ Everything is immutable. A change makes a new graph that shares the rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from convsmith.graph.operators import (
 )
 from convsmith.graph.rules import Rules
 from convsmith.graph.shape import Shape, infer_shapes, parameter_shapes
+from convsmith.results import Displayed
 
 __all__ = ["Constant", "Graph", "GraphBuilder", "Input", "Node", "Output", "Provenance"]
 
@@ -129,7 +130,7 @@ class Node:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Graph:
+class Graph(Displayed):
     """A network. Build one with :class:`GraphBuilder` or ``convsmith.load``.
 
     ``str(graph)`` is the listing of :mod:`convsmith.graph.printing` and parses back to an
@@ -172,11 +173,7 @@ class Graph:
                 if made in known:
                     raise GraphError("two values have this name", place=made)
                 known.add(made)
-        public: set[str] = set()
-        for output in self.outputs:
-            _define(public, output.name)
-            if output.value not in known:
-                raise GraphError(f"output {output.value!r} is not made by any node")
+        _check_outputs(self.outputs, known)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Graph):
@@ -193,10 +190,7 @@ class Graph:
 
     def with_origin(self, origin: object) -> Graph:
         """The same network with another handle of its source; nothing is checked again."""
-        same = object.__new__(Graph)
-        same.__dict__.update(self.__dict__)
-        object.__setattr__(same, "origin", origin)
-        return same
+        return _checked(**{**self.__dict__, "origin": origin})
 
     def __str__(self) -> str:
         from convsmith.graph.printing import listing
@@ -215,7 +209,7 @@ class Graph:
         for node in self.nodes:
             known = [shapes[used] for used in node.inputs]
             shapes.update(zip(node.outputs, apply_operator(node.op, known, node.name), strict=True))
-            _check_parameters(node, known, shapes)
+            _check_parameters(node, known, self.constants)
         return MappingProxyType(shapes)
 
     def shape(self, value: str) -> Shape:
@@ -264,6 +258,21 @@ class Graph:
         return replace(self, inputs=inputs)
 
 
+def _checked(**attributes: object) -> Graph:
+    """A graph of attributes, found ones included, that need not be checked."""
+    graph = object.__new__(Graph)
+    graph.__dict__.update(attributes)
+    return graph
+
+
+def _check_outputs(outputs: Iterable[Output], known: Container[str]) -> None:
+    public: set[str] = set()
+    for output in outputs:
+        _define(public, output.name)
+        if output.value not in known:
+            raise GraphError(f"output {output.value!r} is not made by any node")
+
+
 def _define(known: set[str], name: str) -> None:
     if name in known:
         raise GraphError("two values have this name", place=name)
@@ -299,21 +308,24 @@ def apply_operator(op: Operator, inputs: list[Shape | None], name: str) -> tuple
 
 
 def _check_parameters(
-    node: Node, inputs: list[Shape | None], shapes: Mapping[str, Shape | None]
+    node: Node, inputs: list[Shape | None], constants: Mapping[str, Constant]
 ) -> None:
     names = roles(node.op)
     if not names and not node.parameters:
         return
+    for name, role in zip(node.parameters, names, strict=True):
+        if name not in constants:
+            raise GraphError(f"its {role} {name!r} is missing", place=node.name)
     known = [shape for shape in inputs if shape is not None]
     if len(known) < len(inputs):
         return
     wanted = parameter_shapes(node.op, *known)
     for name, want, role in zip(node.parameters, wanted, names, strict=True):
-        if name not in shapes:
-            raise GraphError(f"its {role} {name!r} is missing", place=node.name)
-        have = shapes[name]
+        have = constants[name].shape
+        if have == want:
+            continue
         shared_slope = role == "weight" and have == (1,) and isinstance(node.op, Activation)
-        if have != want and not shared_slope:
+        if not shared_slope:
             raise ShapeError(
                 f"its {role} has shape {have}, the layer needs {want}",
                 place=node.name,
@@ -405,7 +417,7 @@ class GraphBuilder:
             parameters=tuple(parameters),
             provenance=provenance or _UNKNOWN,
         )
-        _check_parameters(node, known, sizes)
+        _check_parameters(node, known, self._constants)
         outputs = node.outputs
         for made, shape in zip(outputs, shapes, strict=True):
             self._take(made)
@@ -435,19 +447,20 @@ class GraphBuilder:
             GraphError: If an output is not known.
         """
         pairs = [(o, o) if isinstance(o, str) else o for o in outputs]
-        graph = Graph(
-            inputs=tuple(self._inputs),
-            nodes=tuple(self._nodes),
-            outputs=tuple(Output(name=public, value=value) for public, value in pairs),
-            constants=self._constants,
-            source=source,
-            origin=origin,
-        )
-        # What was checked node by node need not be found again.
+        public = tuple(Output(name=name, value=value) for name, value in pairs)
+        _check_outputs(public, self.shapes)
+        # What was checked node by node need not be checked, or found, again.
         shapes = {name: self.shapes[name] for name in self._constants}
         shapes.update(self.shapes)
-        graph.__dict__["shapes"] = MappingProxyType(shapes)
-        return graph
+        return _checked(
+            inputs=tuple(self._inputs),
+            nodes=tuple(self._nodes),
+            outputs=public,
+            constants=MappingProxyType(dict(self._constants)),
+            source=source,
+            origin=origin,
+            shapes=MappingProxyType(shapes),
+        )
 
     def _take(self, name: str) -> None:
         if name in self._names:

@@ -4,8 +4,8 @@ A kernel is a Python function that is run once, to write the code down. Whatever
 decided then (tile sizes, shapes, unrolled loops, coefficients of a transform); whatever is a
 :class:`Value` happens later, when the code runs::
 
-    unit = Unit() with unit.kernel("axpy") as code:                # void axpy(int64 *arguments,
-    int64 item, int64 worker)
+    unit = Unit()
+    with unit.kernel("axpy") as code:  # void axpy(int64 *arguments, int64 item, int64 worker)
         x, y = code.pointer(0), code.pointer(1)
         for i in code.range(0, 1024, 16):            # a loop of the compiled code
             for u in range(2):                       # unrolled by Python
@@ -22,34 +22,20 @@ taste.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+
+from convsmith.kernel.kinds import (
+    BOOL,
+    FLOAT,
+    INT,
+    POINTER,
+    float_text,
+    lanes_of,
+    vector_of,
+)
 
 __all__ = ["Code", "Unit", "Value", "Variable"]
-
-INT: Final = "i64"
-FLOAT: Final = "float"
-POINTER: Final = "ptr"
-BOOL: Final = "i1"
-
-ELEMENT_BYTES: Final = 4
-
-
-def _vector(lanes: int) -> str:
-    return f"<{lanes} x float>"
-
-
-def _float(value: float) -> str:
-    """A float32 constant; LLVM wants the bits of the double with that value."""
-    single = struct.unpack("<f", struct.pack("<f", value))[0]
-    return f"0x{struct.unpack('<Q', struct.pack('<d', single))[0]:016X}"
-
-
-def lanes_of(kind: str) -> int:
-    """Returns how many elements a float type has: 1 for a scalar."""
-    return int(kind[1 : kind.index(" ")]) if kind.startswith("<") else 1
 
 
 class Value:
@@ -184,7 +170,7 @@ class Value:
 
     def load(self, lanes: int = 1, offset: Value | int = 0) -> Value:
         """Reads ``lanes`` consecutive float32 elements; no alignment is assumed beyond 4 bytes."""
-        kind = FLOAT if lanes == 1 else _vector(lanes)
+        kind = FLOAT if lanes == 1 else vector_of(lanes)
         return self.code.assign(kind, f"load {kind}, ptr {self.at(offset).name}, align 4")
 
     def store(self, value: Value, offset: Value | int = 0) -> None:
@@ -202,7 +188,7 @@ class Value:
             if count == 0:
                 return self.code.splat(0.0, lanes)
         mask = self.code.first(count, lanes)
-        kind = _vector(lanes)
+        kind = vector_of(lanes)
         name = f"@llvm.masked.load.v{lanes}f32.p0"
         self.code.unit.declare(f"declare {kind} {name}(ptr, <{lanes} x i1>, {kind})")
         return self.code.assign(
@@ -221,7 +207,7 @@ class Value:
             return self.code.splat(0.0, lanes)
         if begin == 0:
             return self.load_first(end, lanes, offset)
-        kind = _vector(lanes)
+        kind = vector_of(lanes)
         mask = ", ".join(f"i1 {int(begin <= i < end)}" for i in range(lanes))
         name = f"@llvm.masked.load.v{lanes}f32.p0"
         self.code.unit.declare(f"declare {kind} {name}(ptr, <{lanes} x i1>, {kind})")
@@ -248,11 +234,18 @@ class Value:
             f"{mask.kind} {mask.name})"
         )
 
-    def prefetch(self, offset: Value | int = 0, *, locality: int = 3) -> None:
-        """Asks for the cache line at an address; harmless for any address."""
+    def prefetch(self, offset: Value | int = 0, *, locality: int = 3, write: bool = False) -> None:
+        """Asks for the cache line at an address; harmless for any address.
+
+        Args:
+            offset: Elements from here.
+            locality: 3 for the nearest cache, 2 and 1 for farther ones, 0 for use once.
+            write: Whether it will be written.
+        """
         self.code.unit.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
         self.code.write(
-            f"call void @llvm.prefetch.p0(ptr {self.at(offset).name}, i32 0, i32 {locality}, i32 1)"
+            f"call void @llvm.prefetch.p0(ptr {self.at(offset).name}, i32 {int(write)}, "
+            f"i32 {locality}, i32 1)"
         )
 
 
@@ -323,15 +316,15 @@ class Code:
 
     def scalar(self, value: float) -> Value:
         """Returns a float32 constant."""
-        return Value(self, FLOAT, _float(value))
+        return Value(self, FLOAT, float_text(value))
 
     def splat(self, value: float | Value, lanes: int) -> Value:
         """Returns a vector whose lanes all hold one scalar."""
-        kind = _vector(lanes) if lanes > 1 else FLOAT
+        kind = vector_of(lanes) if lanes > 1 else FLOAT
         if not isinstance(value, Value):
             if lanes == 1:
                 return self.scalar(value)
-            return Value(self, kind, f"splat (float {_float(value)})")
+            return Value(self, kind, f"splat (float {float_text(value)})")
         if lanes == 1:
             return value
         one = self.assign(kind, f"insertelement {kind} poison, float {value.name}, i64 0")
@@ -342,8 +335,8 @@ class Code:
 
     def vector(self, values: Sequence[float]) -> Value:
         """Returns a constant vector."""
-        parts = ", ".join(f"float {_float(value)}" for value in values)
-        return Value(self, _vector(len(values)), f"<{parts}>")
+        parts = ", ".join(f"float {float_text(value)}" for value in values)
+        return Value(self, vector_of(len(values)), f"<{parts}>")
 
     # Functions of values --------------------------------------------------------------
 
@@ -384,7 +377,7 @@ class Code:
         """Returns the chosen lanes of two vectors laid one behind the other."""
         mask = ", ".join(f"i32 {lane}" for lane in lanes)
         return self.assign(
-            _vector(len(lanes)),
+            vector_of(len(lanes)),
             f"shufflevector {a.kind} {a.name}, {b.kind} {b.name}, <{len(lanes)} x i32> <{mask}>",
         )
 

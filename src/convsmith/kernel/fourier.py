@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
 
-from convsmith.kernel.emit import Code, Value, lanes_of
+from convsmith.kernel.emit import Code, Value
+from convsmith.kernel.kinds import lanes_of
 
 __all__ = [
     "Ends",

@@ -160,18 +160,22 @@ def gather_row_first(
                 to.store_first(pixel, stored, i * pitch)
 
         if isinstance(width, int):
-            whole: int | Value = width // lanes * lanes
-        else:
             whole = width // lanes * lanes
-        for w in code.range(0, whole, lanes):
-            columns(w, lanes)
-        if isinstance(width, Value):
-            for w in code.range(whole, width):
+            for w in code.range(0, whole, lanes):
+                columns(w, lanes)
+            if width > whole:
+                columns(whole, width - whole)
+            return
+        # The last columns go with some that were copied already.
+        enough = width >= lanes
+        with code.when(enough):
+            for w in code.range(0, width, lanes):
+                columns(code.smaller(w, width - lanes), lanes)
+        with code.unless(enough):
+            for w in code.range(width):
                 for c in range(count):
                     pixels.store(planes.load(1, w * step + c * plane), w * pitch + c)
                 zero(code, pixels.at(w * pitch + count), stored - count, lanes)
-        elif width % lanes:
-            columns(width // lanes * lanes, width % lanes)
 
     whole = channels // lanes * lanes
     for c in code.range(0, whole, lanes):

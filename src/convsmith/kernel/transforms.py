@@ -22,7 +22,8 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from convsmith.kernel.emit import Code, Value, lanes_of
+from convsmith.kernel.emit import Code, Value
+from convsmith.kernel.kinds import lanes_of
 
 __all__ = ["Rounding", "depth", "multiply", "operation_count", "traced"]
 

@@ -3,6 +3,26 @@
 from __future__ import annotations
 
 from convsmith.report import analysis_data, analysis_table  # noqa: F401 - they register themselves
-from convsmith.report.rendering import FORMATS, csv, html, markdown, render, text, write_html
+from convsmith.report.rendering import (
+    FORMATS,
+    PICTURES,
+    csv,
+    html,
+    markdown,
+    picture,
+    render,
+    text,
+    write_html,
+)
 
-__all__ = ["FORMATS", "csv", "html", "markdown", "render", "text", "write_html"]
+__all__ = [
+    "FORMATS",
+    "PICTURES",
+    "csv",
+    "html",
+    "markdown",
+    "picture",
+    "render",
+    "text",
+    "write_html",
+]

@@ -7,6 +7,7 @@ from typing import Any
 
 from convsmith.analysis import Analysis, Row
 from convsmith.report import wording
+from convsmith.report.cost_map import HEIGHT, WIDTH, cost_map
 from convsmith.report.drawing import drawing
 from convsmith.report.memory_drawing import memory_curve
 from convsmith.report.pages import (
@@ -22,9 +23,10 @@ from convsmith.report.pages import (
     typeset,
 )
 from convsmith.report.rendering import html
+from convsmith.report.roofline import roofline
 from convsmith.report.view_page import group_bars
 
-__all__ = ["SHOWN_LAYERS"]
+__all__ = ["ALIVE", "SHOWN_LAYERS", "alive_lines", "cards", "layer_bars", "module_bars"]
 
 SHOWN_LAYERS = 20
 """How many bars are shown at once: those of the most expensive layers."""
@@ -47,7 +49,7 @@ _COLUMNS = (
     Heading(heading="alive", numeric=True, title="bytes of all values alive while it runs"),
     Heading(heading="ops/byte", numeric=True, title="operations per byte that is moved"),
 )
-_ALIVE = (
+ALIVE = (
     Heading(heading="value"),
     Heading(heading="shape"),
     Heading(heading="bytes", numeric=True),
@@ -58,33 +60,28 @@ _ALIVE = (
 def _(result: Analysis) -> str:
     """Renders the page."""
     shape = next(iter(result.inputs.values()), ())
-    bars = _bars(result)
+    bars = layer_bars(result)
     content: dict[str, Any] = {
         "name": file_name(result.source) or "network",
         "source": result.source,
         "inputs": sizes(result.inputs),
         "convention": result.convention,
-        "cards": _cards(result),
+        "cards": cards(result),
         "unsupported": result.unsupported,
         "chart": bars[:SHOWN_LAYERS],
         "rest": bars[SHOWN_LAYERS:],
-        "modules": _module_bars(result),
+        "modules": module_bars(result),
+        "treemap": cost_map(result),
+        "map_width": WIDTH,
+        "map_height": HEIGHT,
+        "roofline": roofline(result.rows),
         "operators": group_bars(result.by_operator(), "flops"),
         "memory": memory_curve(result.memory),
         "peak": wording.binary(result.memory.peak_bytes),
         "moment": result.memory.at,
-        "alive": [
-            Line(
-                cells=(
-                    Cell(text=value.name),
-                    Cell(text=wording.shape(value.shape)),
-                    number(wording.binary(value.bytes), value.bytes),
-                )
-            )
-            for value in result.memory.alive[:SHOWN_LAYERS]
-        ],
+        "alive": alive_lines(result),
         "more_alive": max(len(result.memory.alive) - SHOWN_LAYERS, 0),
-        "alive_columns": _ALIVE,
+        "alive_columns": ALIVE,
         "fields": [
             {
                 "name": name,
@@ -102,7 +99,22 @@ def _(result: Analysis) -> str:
     return page("analysis.html", content)
 
 
-def _cards(result: Analysis) -> list[Card]:
+def alive_lines(result: Analysis) -> list[Line]:
+    """What is alive at the peak, largest first."""
+    return [
+        Line(
+            cells=(
+                Cell(text=value.name),
+                Cell(text=wording.shape(value.shape)),
+                number(wording.binary(value.bytes), value.bytes),
+            )
+        )
+        for value in result.memory.alive[:SHOWN_LAYERS]
+    ]
+
+
+def cards(result: Analysis) -> list[Card]:
+    """The totals."""
     total = result.total
     return [
         Card(
@@ -130,7 +142,8 @@ def _cards(result: Analysis) -> list[Card]:
     ]
 
 
-def _bars(result: Analysis) -> list[Bar]:
+def layer_bars(result: Analysis) -> list[Bar]:
+    """Multiply-accumulates, layer by layer, most first."""
     rows = sorted((row for row in result.rows if row.macs), key=lambda row: -row.macs)
     return [
         Bar(
@@ -143,7 +156,7 @@ def _bars(result: Analysis) -> list[Bar]:
     ]
 
 
-def _module_bars(result: Analysis) -> list[Bar]:
+def module_bars(result: Analysis) -> list[Bar]:
     """The outermost modules; none if they are the layers themselves, or only one."""
     view = result.by_module(1)
     if len(view.groups) in (1, len(result.rows)):

@@ -9,12 +9,12 @@ from convsmith.report.pages import Card, Cell, Heading, Line, number, page, type
 from convsmith.report.rendering import html
 from convsmith.runtime.bench_results import Bench, BenchLayer, BenchRow
 
-__all__ = ["Picture", "Strip", "picture"]
+__all__ = ["HEIGHT", "Picture", "Strip", "cards", "columns", "line", "picture"]
 
 _UNKNOWN = float(2**53)
 """What a missing number is sorted by: after all others."""
 
-_LEFT, _WIDTH, _RIGHT, _STEP, _HEIGHT, _TOP = 170, 420, 170, 20, 14, 8
+_LEFT, _WIDTH, _RIGHT, _STEP, HEIGHT, _TOP = 170, 420, 170, 20, 14, 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +82,11 @@ def _(result: Bench) -> str:
     content = {
         "title": words.heading(result),
         "machine": typeset(words.machine(result)),
-        "cards": _cards(result),
+        "cards": cards(result),
         "pictures": [picture(layer, result.machine.peak_gflops) for layer in result.layers],
-        "bar": _HEIGHT,
-        "columns": _columns(result),
-        "rows": [_line(layer, row, result) for layer in result.layers for row in layer.rows],
+        "bar": HEIGHT,
+        "columns": columns(result),
+        "rows": [line(layer, row, result) for layer in result.layers for row in layer.rows],
         "summary": [typeset(sentence) for sentence in words.summary(result)],
         "remarks": words.remarks(result),
         "cold": result.cold,
@@ -94,7 +94,8 @@ def _(result: Bench) -> str:
     return page("bench.html", content, packages=("llvmlite",))
 
 
-def _cards(result: Bench) -> list[Card]:
+def cards(result: Bench) -> list[Card]:
+    """The main numbers."""
     cards = [
         Card(
             value=f"{words.milliseconds(result.milliseconds)} ms",
@@ -128,7 +129,8 @@ def _cards(result: Bench) -> list[Card]:
     return cards
 
 
-def _columns(result: Bench) -> tuple[Heading, ...]:
+def columns(result: Bench) -> tuple[Heading, ...]:
+    """The columns of the table."""
     cold = (Heading(heading="cold ms", numeric=True, title="caches evicted before every run"),)
     return (
         Heading(heading="layer"),
@@ -145,7 +147,8 @@ def _columns(result: Bench) -> tuple[Heading, ...]:
     )
 
 
-def _line(layer: BenchLayer, row: BenchRow, result: Bench) -> Line:
+def line(layer: BenchLayer, row: BenchRow, result: Bench) -> Line:
+    """One line of the table."""
     ours = layer.chosen.milliseconds
     against = row.milliseconds / ours if row.milliseconds and ours else None
     cold = _number(words.milliseconds(row.cold_milliseconds), row.cold_milliseconds)

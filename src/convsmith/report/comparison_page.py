@@ -22,6 +22,9 @@ from convsmith.report.rendering import html
 
 __all__: list[str] = []
 
+_PACKAGES = {"convsmith": ("llvmlite",), "onnxruntime": ("onnxruntime",)}
+"""Whose versions belong to measured times, by what ran the rows."""
+
 _BEYOND = float(2**53)
 """What an unknown number is sorted by: after all others."""
 
@@ -55,7 +58,7 @@ def _(result: Comparison) -> str:
         "clock": result.clock,
         "command": "",
     }
-    return page("comparison.html", content, packages=("onnxruntime",) if result.clock else ())
+    return page("comparison.html", content, packages=_PACKAGES.get(result.runtime, ()))
 
 
 # One convolution ------------------------------------------------------------------

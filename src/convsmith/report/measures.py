@@ -11,11 +11,15 @@ from convsmith.optimization import Optimization
 from convsmith.report import wording
 from convsmith.report.wording import change
 from convsmith.rewrite import Metric, Plan, Verification
+from convsmith.rewrite.measuring import Timings, speedups
 from convsmith.rewrite.plan import Choice
+from convsmith.runtime.timing import Timing
 
 __all__ = [
     "LayerChange",
     "Measure",
+    "advice",
+    "asked",
     "brief",
     "budget",
     "change",
@@ -25,14 +29,25 @@ __all__ = [
     "layers",
     "loss_sentences",
     "measures",
+    "memory",
     "metric",
+    "metric_name",
+    "metric_value",
+    "milliseconds",
     "proof_sentence",
     "speed",
+    "times",
     "timing_sentence",
 ]
 
-KEEP = "keep"
-METRIC_NAMES = {"psnr": "PSNR", "accuracy": "accuracy"}
+KEEP, REFIT = "keep", "refit"
+METRIC_NAMES = {"psnr": "PSNR"}
+CURRENCIES = {
+    "macs": ("multiply-accumulates", "multiply-accumulates"),
+    "params": ("parameters", "parameters"),
+    "latency": ("time", "milliseconds"),
+}
+"""What a budget is a share of, and a number of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +77,21 @@ def budget(plan: Plan) -> str:
     >>> budget(Plan(source="", budget={"macs": 0.5}, choices=()))
     'at most 50 % of the multiply-accumulates'
     """
-    names = {"macs": "multiply-accumulates", "params": "parameters"}
-    asked = []
-    for currency, amount in plan.budget.items():
-        name = names.get(currency, currency)
-        if amount <= 1:
-            asked.append(f"at most {100 * amount:.4g} % of the {name}")
-        else:
-            asked.append(f"at most {amount:,.10g} {name}")
-    return " and ".join(asked)
+    return " and ".join(asked(currency, amount) for currency, amount in plan.budget.items())
+
+
+def asked(currency: str, amount: float) -> str:
+    """One budget.
+
+    >>> asked("latency", 0.5), asked("latency", 3), asked("max_loss", 0.01)
+    ('at most 50 % of the time', 'at most 3 milliseconds', 'an output loss of at most 0.01')
+    """
+    if currency == "max_loss":
+        return f"an output loss of at most {amount:.4g}"
+    share, number = CURRENCIES.get(currency, (currency, currency))
+    if amount <= 1:
+        return f"at most {100 * amount:.4g} % of the {share}"
+    return f"at most {amount:,.10g} {number}"
 
 
 def costs(before: Total, after: Total) -> tuple[Measure, ...]:
@@ -98,15 +119,70 @@ def costs(before: Total, after: Total) -> tuple[Measure, ...]:
 
 def metric(found: Metric) -> Measure:
     """The task metric."""
+    unit = "points" if found.unit == "%" else found.unit
     return Measure(
-        name=METRIC_NAMES[found.name],
-        before=f"{found.before:.2f} {found.unit}",
-        after=f"{found.after:.2f} {found.unit}",
-        change=f"{found.change:+.2f} {'points' if found.unit == '%' else found.unit}",
-        better=found.change >= 0,
+        name=metric_name(found),
+        before=metric_value(found, found.before),
+        after=metric_value(found, found.after),
+        change=f"{_digits(found, found.change, '+')} {unit}".rstrip(),
+        better=found.kept,
         remark=""
         if found.reference is None
-        else f"the input itself: {found.reference:.2f} {found.unit}",
+        else f"the input itself: {metric_value(found, found.reference)}",
+    )
+
+
+def metric_name(found: Metric) -> str:
+    """What a task metric is called."""
+    return METRIC_NAMES.get(found.name, wording.plain(found.name))
+
+
+def metric_value(found: Metric, value: float) -> str:
+    """A value of a task metric, with its unit.
+
+    >>> metric_value(Metric(name="f1", unit="", before=0, after=0, reference=None), 0.91234)
+    '0.9123'
+    """
+    return f"{_digits(found, value)} {wording.plain(found.unit)}".rstrip()
+
+
+def _digits(found: Metric, value: float, sign: str = "") -> str:
+    return f"{value:{sign}.2f}" if found.unit in ("%", "dB") else f"{value:{sign}.4g}"
+
+
+def memory(found: Verification) -> tuple[Measure, ...]:
+    """Bytes of weights and of activations before and after."""
+    if found.memory is None:
+        return ()
+    one, two = found.memory
+    return tuple(
+        Measure(
+            name=name,
+            before=wording.binary(before),
+            after=wording.binary(after),
+            change=change(before, after),
+            better=None if before == after else after < before,
+        )
+        for name, before, after in (
+            ("weights", one.weights, two.weights),
+            ("peak of activations", one.activations, two.activations),
+        )
+    )
+
+
+def times(timings: Timings) -> tuple[Measure, ...]:
+    """What was measured in every runtime."""
+    gained = speedups(timings)
+    return tuple(_time(both, gained[name]) for name, both in timings.items())
+
+
+def _time(both: Mapping[str, Timing], gained: float) -> Measure:
+    return Measure(
+        name=f"ms in {both['before'].engine}",
+        before=milliseconds(both["before"].median),
+        after=milliseconds(both["after"].median),
+        change=speed(gained),
+        better=gained > 1,
     )
 
 
@@ -125,26 +201,30 @@ def speed(speedup: float) -> str:
 
 def measures(result: Optimization) -> tuple[Measure, ...]:
     """Everything that was counted and measured of an optimization."""
-    rows = list(costs(result.before.total, result.after.total))
-    if result.speedup is not None:
-        rows.append(
-            Measure(
-                name="milliseconds",
-                before=_milliseconds(result.timings["before"].median),
-                after=_milliseconds(result.timings["after"].median),
-                change=speed(result.speedup),
-                better=bool(result.faster),
-            )
-        )
+    rows = [*costs(result.before.total, result.after.total)]
+    rows += [_time(both, gained) for both, gained in _gains(result)]
     if result.verification.metric is not None:
         rows.append(metric(result.verification.metric))
     return tuple(rows)
 
 
-def _milliseconds(value: float) -> str:
+def _gains(result: Optimization) -> list[tuple[Mapping[str, Timing], float]]:
+    """Everything that was timed and what was gained, the runtime that decides first."""
+    if result.speedup is None:
+        return []
+    gained = result.rewriting.speedups
+    others = [
+        (both, gained[name])
+        for name, both in result.rewriting.timings.items()
+        if both["before"] is not result.timings["before"]
+    ]
+    return [(result.timings, result.speedup), *others]
+
+
+def milliseconds(value: float) -> str:
     """Three digits.
 
-    >>> _milliseconds(0.14567), _milliseconds(25.678), _milliseconds(12345.6)
+    >>> milliseconds(0.14567), milliseconds(25.678), milliseconds(12345.6)
     ('0.146', '25.7', '12,346')
     """
     if value >= 99.95:
@@ -158,8 +238,10 @@ def headline(result: Optimization) -> str:
     """The outcome in one sentence."""
     one, two = result.before.total.macs, result.after.total.macs
     parts = [f"{100 * (1 - two / max(one, 1)):.1f} % fewer multiply-accumulates"]
-    if result.speedup is not None:
-        parts.append(speed(result.speedup))
+    gains = _gains(result)
+    for both, gained in gains:
+        where = f" in {both['before'].engine}" if len(gains) > 1 else ""
+        parts.append(f"{speed(gained)}{where}")
     found = result.verification.metric
     if found is not None:
         row = metric(found)
@@ -174,8 +256,10 @@ def timing_sentence(result: Optimization) -> str:
     taken = result.timings["before"]
     sizes = ", ".join("x".join(map(str, shape)) for shape in taken.shapes.values())
     threads = f"{taken.threads} thread{'s' if taken.threads > 1 else ''}"
+    engines = [both["before"] for both, _ in _gains(result)]
     return (
-        f"{taken.engine} {taken.version}, {threads}, input {sizes}; medians of {taken.runs} rounds"
+        f"{', '.join(f'{one.engine} {one.version}' for one in engines)}, {threads},"
+        f" input {sizes}; medians of {taken.runs} rounds"
         " in which both networks took turns, and of the ratio in each round"
     )
 
@@ -200,9 +284,12 @@ def loss_sentences(found: Verification) -> list[str]:
             if output.agreement is None
             else f", same first choice for {100 * output.agreement:.1f} %"
         )
+        divergence = (
+            "" if output.divergence is None else f", divergence {output.divergence:.2g} nats"
+        )
         sentences.append(
             f"{wording.plain(output.name)} moved by {percent(output.relative)} of its spread"
-            f" (at most {output.largest:.3g}){agreement}"
+            f" (at most {output.largest:.3g}){agreement}{divergence}"
         )
     return sentences
 
@@ -233,29 +320,39 @@ class LayerChange:
     Attributes:
         name: The layer.
         kept: Whether it is what it was.
-        form: The name of the form.
-        rank: The width between the convolutions of the form.
+        form: The name of the form, and which way it is done.
         text: What stands for it, in the notation.
         before: Its multiply-accumulates.
         after: The same of what stands for it.
         fit: Relative error of the fit: root of the squared error over the variance.
         error: The same in the rewritten network, on the images it was verified with.
+        widths: The free sizes of the form.
+        times: Milliseconds before and after; ``None`` where time was not asked for.
+        refit: Whether it is the same layer with new weights.
     """
 
     name: str
     kept: bool
     form: str
-    rank: int
     text: str
     before: int
     after: int
     fit: float
     error: float | None
+    widths: tuple[int, ...] = ()
+    times: tuple[float, float] | None = None
+    refit: bool = False
+
+    @property
+    def shown(self) -> str:
+        """What stands for it, in words."""
+        prefix = "kept: " if self.kept else "refitted: " if self.refit else ""
+        return f"{prefix}{self.text}"
 
     @property
     def ratio(self) -> str:
         """How many times fewer multiply-accumulates."""
-        if self.kept or not self.after:
+        if self.kept or self.refit or not self.after:
             return ""
         return f"{self.before / self.after:.2f}x"
 
@@ -273,16 +370,26 @@ def layers(plan: Plan, found: Mapping[str, float]) -> tuple[LayerChange, ...]:
         return LayerChange(
             name=choice.layer,
             kept=kept,
-            form=choice.form,
-            rank=choice.rank,
+            form=f"{choice.form} {choice.variant}".rstrip(),
             text=choice.text,
             before=choice.macs_before,
             after=choice.macs_after,
             fit=choice.error**0.5,
             error=None if kept else found.get(choice.layer),
+            widths=choice.widths,
+            times=choice.milliseconds if any(choice.milliseconds) else None,
+            refit=choice.form == REFIT,
         )
 
     return tuple(map(line, plan.choices))
+
+
+def advice(plan: Plan) -> list[str]:
+    """What to mind in a plan, a sentence each."""
+    return [
+        f"{wording.plain(one.layer)}: {wording.plain(one.fact)}; {wording.plain(one.remedy)}"
+        for one in plan.advice
+    ]
 
 
 def brief(text: str) -> str:

@@ -27,6 +27,7 @@ from convsmith.report.pages import (
 )
 from convsmith.report.pictures import amplification, comparison
 from convsmith.report.rendering import html
+from convsmith.report.sweep_page import sweep_section
 from convsmith.runtime.timing import Timing
 
 __all__ = ["content"]
@@ -70,10 +71,12 @@ def content(result: Optimization) -> Mapping[str, Any]:
         "notes": result.notes,
         "pictures": [comparison(picture, factor) for picture in result.pictures],
         "chart": _chart(lines),
-        "columns": _COLUMNS,
-        "rows": [_line(line) for line in lines],
+        "columns": _columns(lines),
+        "rows": [_line(line, _is_timed(lines)) for line in lines],
         "total": _total(lines),
+        "advice": measures.advice(result.rewriting.plan),
         "verified_on": f"{images} ({found.data})" if found.data else images,
+        "sweep": None if result.sweep is None else sweep_section(result.sweep),
         "losses": _losses(result),
         "field_kept": found.field_kept,
         "fields": _fields(result),
@@ -99,18 +102,19 @@ def content(result: Optimization) -> Mapping[str, Any]:
 def _cards(result: Optimization) -> list[Card]:
     """The few numbers that matter."""
     rows = {row.name: row for row in measures.measures(result)}
+    gained = "" if result.speedup is None else measures.speed(result.speedup)
     one, two = result.before.total, result.after.total
     cards = []
-    if "milliseconds" in rows:
-        row = rows["milliseconds"]
-        value, _, faster = row.change.partition(" ")
-        detail = f"{row.before} → {row.after} ms, {result.timings['before'].engine}"
+    if gained:
+        value, _, faster = gained.partition(" ")
+        before, after = (measures.milliseconds(t.median) for t in result.timings.values())
+        kind = _KINDS[result.speedup is not None and result.speedup > 1]
         cards.append(
             Card(
                 value=typeset(value) if faster in ("faster", "slower") else "1×",
-                label=faster if faster in ("faster", "slower") else row.change,
-                detail=detail,
-                kind=_KINDS[result.faster],
+                label=faster if faster in ("faster", "slower") else gained,
+                detail=f"{before} → {after} ms, {result.timings['before'].engine}",
+                kind=kind,
             )
         )
     for name, label, pair, unit in (
@@ -174,9 +178,27 @@ def _chart(lines: tuple[LayerChange, ...]) -> list[Bar]:
     ]
 
 
-def _line(line: LayerChange) -> Line:
+def _is_timed(lines: tuple[LayerChange, ...]) -> bool:
+    return any(line.times for line in lines)
+
+
+def _columns(lines: tuple[LayerChange, ...]) -> tuple[Heading, ...]:
+    if not _is_timed(lines):
+        return _COLUMNS
+    times = (
+        Heading(heading="ms", numeric=True, title="milliseconds in convsmith, the layer alone"),
+        Heading(heading="after", numeric=True),
+    )
+    return (*_COLUMNS[:-1], *times, _COLUMNS[-1])
+
+
+def _line(line: LayerChange, timed: bool) -> Line:
     ratio = line.before / line.after if line.after else 0.0
     error = line.fit if line.error is None else line.error
+    times = [
+        number(measures.milliseconds(value) if line.times else "", value)
+        for value in line.times or (0.0, 0.0)
+    ]
     return Line(
         cells=(
             Cell(text=line.name),
@@ -185,6 +207,7 @@ def _line(line: LayerChange) -> Line:
             number(wording.exact(line.before), line.before),
             number(wording.exact(line.after), line.after),
             number(typeset(line.ratio), ratio),
+            *(times if timed else ()),
             number("" if line.kept else measures.percent(error), error),
         ),
         kind="kept" if line.kept else "",
@@ -193,6 +216,10 @@ def _line(line: LayerChange) -> Line:
 
 def _total(lines: tuple[LayerChange, ...]) -> Line:
     before, after = sum(line.before for line in lines), sum(line.after for line in lines)
+    times = [
+        number(measures.milliseconds(sum(line.times[side] for line in lines if line.times)), 0)
+        for side in (0, 1)
+    ]
     return Line(
         cells=(
             Cell(text="these layers"),
@@ -201,6 +228,7 @@ def _total(lines: tuple[LayerChange, ...]) -> Line:
             number(wording.exact(before), before),
             number(wording.exact(after), after),
             number(f"{before / after:.2f}×" if after else "", 0),
+            *(times if _is_timed(lines) else ()),
             Cell(text=""),
         )
     )
@@ -239,6 +267,14 @@ def _losses(result: Optimization) -> list[_Loss]:
         if output.agreement is not None:
             losses.append(
                 _Loss(name=f"same first choice{of}", value=f"{100 * output.agreement:.1f} %")
+            )
+        if output.divergence is not None:
+            losses.append(
+                _Loss(
+                    name=f"divergence{of}",
+                    value=f"{output.divergence:.2g} nats",
+                    remark="Kullback-Leibler, of the predictions",
+                )
             )
     return losses
 

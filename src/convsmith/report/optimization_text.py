@@ -9,11 +9,14 @@ from convsmith.report import measures, wording
 from convsmith.report.columns import filled, printed
 from convsmith.report.rendering import terminal_width, text
 from convsmith.report.rewriting_text import (
+    advice_lines,
     change_lines,
     heading_lines,
     layer_lines,
     loss_lines,
+    note_lines,
 )
+from convsmith.report.sweep_text import sweep_lines
 
 __all__ = ["SHOWN_REASONS"]
 
@@ -39,11 +42,14 @@ def _(result: Optimization, *, width: int | None = None, color: bool = False) ->
     lines += [
         Text(),
         *layer_lines(measures.layers(result.rewriting.plan, result.verification.layers), width),
+        *advice_lines(result.rewriting.plan, width),
         Text(),
         *loss_lines(result.verification, width),
     ]
     if result.proof is not None:
         lines += filled(measures.proof_sentence(result), width, hanging=2)
+    if result.sweep is not None:
+        lines += [Text(), *sweep_lines(result.sweep, width)]
     lines += _remarks(result, width)
     files = (("model", result.files.model), ("plan", result.files.plan))
     lines += [Text(), *(Text(f"{what}: {wording.plain(str(path))}") for what, path in files)]
@@ -71,8 +77,4 @@ def _remarks(result: Optimization, width: int) -> list[Text]:
             lines += filled(f"- {wording.plain(reason)}", width, hanging=2)
         if count > SHOWN_REASONS:
             lines.append(Text(f"- and {count - SHOWN_REASONS} more", style="dim"))
-    if result.notes:
-        lines.append(Text())
-    for note in result.notes:
-        lines += filled(f"note: {wording.plain(note)}", width, hanging=2, style="yellow")
-    return lines
+    return [*lines, *note_lines(result.notes, width)]

@@ -98,29 +98,64 @@ class Facts:
     date: str
 
 
-def page(template: str, content: Mapping[str, Any], *, packages: Sequence[str] = ()) -> str:
+SCRIPTS = ("theme.js", "wipe.js", "sort.js", "ready.js")
+"""The scripts of every page; those of a page of its own come before the last."""
+
+
+def page(
+    template: str,
+    content: Mapping[str, Any],
+    *,
+    packages: Sequence[str] = (),
+    scripts: Sequence[str] = (),
+    styles: Sequence[str] = (),
+) -> str:
     """Renders a page.
 
     Args:
         template: The name of a file in ``templates``.
         content: What it shows.
         packages: Those whose versions belong to the result.
+        scripts: Names of scripts in ``templates`` that only this page has, in their order.
+        styles: Names of style sheets that only this page has.
     """
-    return _environment().get_template(template).render(content, facts=facts(packages))
+    style, style_hash = _asset(("page.css", *styles))
+    script, script_hash = _asset((*SCRIPTS[:-1], *scripts, SCRIPTS[-1]))
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            content,
+            facts=facts(packages),
+            style=style,
+            style_hash=style_hash,
+            script=script,
+            script_hash=script_hash,
+        )
+    )
 
 
 @cache
 def _environment() -> Environment:
-    loader = PackageLoader("convsmith.report")
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, finalize=_visible
+        loader=PackageLoader("convsmith.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
     )
-    for name, file in (("style", "page.css"), ("script", "page.js")):
-        source, *_ = loader.get_source(environment, file)
-        digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
-        environment.globals[name] = Markup(source)  # ours, not the network's
-        environment.globals[f"{name}_hash"] = f"sha256-{digest}"
+    environment.filters["plain"] = wording.plain
     return environment
+
+
+@cache
+def _asset(files: tuple[str, ...]) -> tuple[Markup, str]:
+    """Files of ours behind one another, and the hash that lets the result act in a page."""
+    environment = _environment()
+    assert environment.loader is not None
+    parts = [environment.loader.get_source(environment, file)[0] for file in files]
+    source = "\n".join(part.strip() for part in parts)
+    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    return Markup(source), f"sha256-{digest}"
 
 
 def _visible(value: object) -> object:

@@ -14,24 +14,27 @@ from functools import singledispatch
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from convsmith.errors import UsageError
 from convsmith.files import write_atomically
-from convsmith.results import Result
+from convsmith.results import Displayed, Result
 
 __all__ = [
     "FORMATS",
+    "PICTURES",
     "comma_separated",
     "csv",
     "html",
     "markdown",
+    "picture",
     "render",
     "text",
     "write_html",
 ]
 
 FORMATS = ("text", "json", "csv", "markdown", "html")
+PICTURES = ("png", "svg")
 
 
 _REWRITING = ("rewriting_text", "rewriting_data")
@@ -42,14 +45,24 @@ _MODULES = {
     "Comparison": ("comparison_text", "comparison_data", "comparison_page"),
     "Diagnosis": ("doctor_text",),
     "Difference": ("difference_page",),
+    "Distillation": ("distilling_text",),
     "Explanation": ("explanation_text", "explanation_data", "explanation_page"),
+    "Graph": ("graph_markdown",),
     "Findings": ("lint_text", "lint_data", "lint_page"),
+    "Merging": ("merging_text",),
     "Plan": _REWRITING,
+    "PlanDifference": ("plan_difference_text",),
+    "Profile": ("program_text",),
+    "Program": ("graph_markdown",),
+    "Portrait": ("portrait_page", "graph_markdown"),
     "Rule": ("rule_text", "rule_page"),
     "Rules": ("rule_text", "rule_page"),
     "Rewriting": _REWRITING,
+    "Run": ("run_text",),
     "Verification": _REWRITING,
-    "Spectrum": ("spectrum_text", "spectrum_page"),
+    "ImageSpectrum": ("image_spectrum_text", "image_spectrum_page", "spectrum_sheet"),
+    "Spectrum": ("spectrum_text", "spectrum_page", "spectrum_sheet"),
+    "Sweep": ("sweep_text", "sweep_page"),
     "View": ("view_page",),
     "SymbolicAnalysis": ("symbolic_text", "symbolic_page"),
     "Optimization": (*_REWRITING, "optimization_text", "optimization_page"),
@@ -58,10 +71,10 @@ _MODULES = {
 
 
 class _Table(Protocol):
-    def dispatch(self, cls: type) -> Callable[..., str]: ...
+    def dispatch(self, cls: type) -> Callable[..., Any]: ...
 
 
-def _renderer(table: _Table, result: Result, form: str) -> Callable[..., str]:
+def _renderer(table: _Table, result: object, form: str) -> Callable[..., Any]:
     """Loads the renderers of a kind of result and finds the one that was missing.
 
     Raises:
@@ -109,7 +122,7 @@ def text(result: Result, *, width: int | None = None, color: bool = False) -> st
     Raises:
         UsageError: If this kind of result has no such form.
     """
-    return _renderer(text, result, "text")(result, width=width, color=color)
+    return str(_renderer(text, result, "text")(result, width=width, color=color))
 
 
 @singledispatch
@@ -119,17 +132,17 @@ def csv(result: Result) -> str:
     Raises:
         UsageError: If this kind of result has no such form.
     """
-    return _renderer(csv, result, "CSV")(result)
+    return str(_renderer(csv, result, "CSV")(result))
 
 
 @singledispatch
-def markdown(result: Result) -> str:
-    """Returns a result as Markdown.
+def markdown(result: Displayed) -> str:
+    """Returns a result, a network or a program as Markdown.
 
     Raises:
         UsageError: If this kind of result has no such form.
     """
-    return _renderer(markdown, result, "Markdown")(result)
+    return str(_renderer(markdown, result, "Markdown")(result))
 
 
 @singledispatch
@@ -139,7 +152,21 @@ def html(result: Result) -> str:
     Raises:
         UsageError: If this kind of result has no such form.
     """
-    return _renderer(html, result, "HTML")(result)
+    return str(_renderer(html, result, "HTML")(result))
+
+
+@singledispatch
+def picture(result: Result, form: str) -> bytes:
+    """Returns a result as one picture file.
+
+    Args:
+        result: What to show.
+        form: One of :data:`PICTURES`.
+
+    Raises:
+        UsageError: If this kind of result has no such form.
+    """
+    return bytes(_renderer(picture, result, form.upper())(result, form))
 
 
 def write_html(result: Result, path: str | PathLike[str], *, overwrite: bool = False) -> None:

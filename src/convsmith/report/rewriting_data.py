@@ -16,16 +16,18 @@ __all__ = ["COLUMNS"]
 COLUMNS = (
     "name",
     "form",
-    "rank",
-    "order",
+    "variant",
+    "widths",
     "text",
     "macs_before",
     "macs_after",
     "error",
     "verified_error",
+    "milliseconds_before",
+    "milliseconds_after",
 )
 """``error`` is the mean squared error over the variance, as fitted; ``verified_error`` the root of
-the same in the rewritten network."""
+the same in the rewritten network; times are empty where none was asked for."""
 
 
 @csv.register
@@ -51,13 +53,14 @@ def _rows(plan: Plan, errors: Mapping[str, float]) -> str:
         (
             choice.layer,
             choice.form,
-            choice.rank,
-            choice.order,
+            choice.variant,
+            " ".join(map(str, choice.widths)),
             choice.text,
             choice.macs_before,
             choice.macs_after,
             choice.error,
             errors.get(choice.layer),
+            *(choice.milliseconds if any(choice.milliseconds) else (None, None)),
         )
         for choice in plan.choices
     )
@@ -67,7 +70,7 @@ def _rows(plan: Plan, errors: Mapping[str, float]) -> str:
 @markdown.register
 def _(result: Plan) -> str:
     """A table with one line a layer."""
-    return "\n".join(_layers(result, {}))
+    return "\n".join([*_layers(result, {}), *_advice(result)])
 
 
 @markdown.register
@@ -76,10 +79,15 @@ def _(result: Rewriting) -> str:
     verified = result.verification
     return "\n".join(
         [
-            *_changes(measures.costs(result.before, result.after)),
+            *_changes(
+                (*measures.costs(result.before, result.after), *measures.times(result.timings))
+            ),
             "",
             *_layers(result.plan, verified.layers if verified else {}),
+            *_advice(result.plan),
             *(_losses(verified) if verified else ()),
+            *([""] if result.notes and not verified else []),
+            *(f"- {_escaped(note)}" for note in result.notes),
         ]
     )
 
@@ -87,7 +95,9 @@ def _(result: Rewriting) -> str:
 @markdown.register
 def _(result: Verification) -> str:
     """What was lost, as a list."""
-    rows = [] if result.metric is None else _changes([measures.metric(result.metric)])
+    found = [] if result.metric is None else [measures.metric(result.metric)]
+    found += [*measures.memory(result), *measures.times(result.timings)]
+    rows = _changes(found) if found else []
     return "\n".join([*rows, *_losses(result)]).lstrip()
 
 
@@ -102,6 +112,7 @@ def _(result: Optimization) -> str:
             *_changes(measures.measures(result)),
             "",
             *_layers(result.rewriting.plan, result.verification.layers),
+            *_advice(result.rewriting.plan),
             *_losses(result.verification),
             *(f"- {_escaped(sentence)}" for sentence in sentences if sentence),
             *(f"- skipped {_escaped(reason)}" for reason in result.skipped),
@@ -129,7 +140,7 @@ def _layers(plan: Plan, errors: Mapping[str, float]) -> list[str]:
             _line(
                 (
                     row.name,
-                    f"kept: {row.text}" if row.kept else row.text,
+                    row.shown,
                     wording.exact(row.before),
                     wording.exact(row.after),
                     row.ratio,
@@ -138,6 +149,12 @@ def _layers(plan: Plan, errors: Mapping[str, float]) -> list[str]:
             )
         )
     return lines
+
+
+def _advice(plan: Plan) -> list[str]:
+    sentences = measures.advice(plan)
+    bullets = [f"- {_escaped(sentence)}" for sentence in sentences]
+    return ["", "What to mind:", "", *bullets] if bullets else []
 
 
 def _losses(found: Verification) -> list[str]:

@@ -8,14 +8,24 @@ from rich.text import Text
 
 from convsmith.report import measures, wording
 from convsmith.report.columns import Column, filled, printed, table
-from convsmith.report.measures import LayerChange, Measure
+from convsmith.report.measures import LayerChange, Measure, milliseconds
 from convsmith.report.rendering import terminal_width, text
 from convsmith.rewrite import Plan, Rewriting, Verification
 
-__all__ = ["change_lines", "heading_lines", "layer_lines", "loss_lines"]
+__all__ = [
+    "advice_lines",
+    "change_lines",
+    "heading_lines",
+    "layer_lines",
+    "loss_lines",
+    "note_lines",
+]
 
 WIDE = 150
 """From this many columns on, everything is shown."""
+
+SHOWN_ADVICE = 8
+"""How many things to mind are printed; all are in the plan."""
 
 _LEAST = 20
 
@@ -27,6 +37,7 @@ def _(result: Plan, *, width: int | None = None, color: bool = False) -> str:
     lines = [
         *heading_lines(result.source, measures.budget(result), width),
         *layer_lines(measures.layers(result, {}), width),
+        *advice_lines(result, width),
     ]
     return printed(lines, color=color)
 
@@ -38,12 +49,16 @@ def _(result: Rewriting, *, width: int | None = None, color: bool = False) -> st
     verified = result.verification
     lines = [
         *heading_lines(result.plan.source, measures.budget(result.plan), width),
-        *change_lines(measures.costs(result.before, result.after), width),
+        *change_lines(
+            (*measures.costs(result.before, result.after), *measures.times(result.timings)), width
+        ),
         Text(),
         *layer_lines(measures.layers(result.plan, verified.layers if verified else {}), width),
+        *advice_lines(result.plan, width),
     ]
     if verified is not None:
         lines += [Text(), *loss_lines(verified, width)]
+    lines += note_lines(result.notes, width)
     return printed(lines, color=color)
 
 
@@ -52,8 +67,10 @@ def _(result: Verification, *, width: int | None = None, color: bool = False) ->
     """Renders the task metric, and the errors of outputs and layers."""
     width = max(width or terminal_width(), _LEAST)
     lines: list[Text] = []
-    if result.metric is not None:
-        lines += [*change_lines([measures.metric(result.metric)], width), Text()]
+    rows = [] if result.metric is None else [measures.metric(result.metric)]
+    rows += [*measures.memory(result), *measures.times(result.timings)]
+    if rows:
+        lines += [*change_lines(rows, width), Text()]
     lines += loss_lines(result, width)
     if result.layers:
         lines += [
@@ -115,9 +132,9 @@ def layer_lines(rows: Sequence[LayerChange], width: int) -> list[Text]:
     first = Column(
         heading="layer", cells=[wording.plain(row.name) for row in rows], right=False, shrinks=True
     )
-    full = [f"kept: {row.text}" if row.kept else row.text for row in rows]
+    full = [row.shown for row in rows]
     counts = [
-        *([Column(heading="form", cells=[row.form for row in rows], right=False)] if wide else ()),
+        *(_ways(rows) if wide else ()),
         Column(
             heading="MACs before",
             cells=[number(row.before) for row in rows],
@@ -131,6 +148,7 @@ def layer_lines(rows: Sequence[LayerChange], width: int) -> list[Text]:
         ),
         Column(heading="ratio", cells=[row.ratio for row in rows], total=_ratio(rows)),
     ]
+    counts += _times(rows)
     counts.append(Column(heading="error" if verified else "fit error", cells=error))
     room = width - sum(column.width + 2 for column in (first, *counts))
     if max(map(len, full), default=0) > room:
@@ -144,6 +162,29 @@ def layer_lines(rows: Sequence[LayerChange], width: int) -> list[Text]:
     )
     styles = ["dim" if row.kept else "" for row in rows]
     return table([first, text_column, *counts], width, styles=styles)
+
+
+def _ways(rows: Sequence[LayerChange]) -> list[Column]:
+    """The form, how it is done, and its free sizes."""
+    columns = [Column(heading="form", cells=[row.form for row in rows], right=False)]
+    if any(row.widths for row in rows):
+        widths = [", ".join(map(str, row.widths)) for row in rows]
+        columns.append(Column(heading="widths", cells=widths))
+    return columns
+
+
+def _times(rows: Sequence[LayerChange]) -> list[Column]:
+    """Milliseconds, where the choice was made by them."""
+    if not any(row.times for row in rows):
+        return []
+    return [
+        Column(
+            heading=heading,
+            cells=["" if row.times is None else milliseconds(row.times[side]) for row in rows],
+            total=milliseconds(sum(row.times[side] for row in rows if row.times)),
+        )
+        for side, heading in enumerate(("ms", "after"))
+    ]
 
 
 def _ratio(rows: Sequence[LayerChange]) -> str:
@@ -162,4 +203,25 @@ def loss_lines(found: Verification, width: int) -> list[Text]:
     )
     for sentence in (*measures.loss_sentences(found), *measures.field_sentence(found)):
         lines += filled(sentence, width, hanging=2)
+    return lines
+
+
+def advice_lines(plan: Plan, width: int) -> list[Text]:
+    """What to mind in what was chosen."""
+    sentences = measures.advice(plan)
+    if not sentences:
+        return []
+    lines = [Text(), Text("what to mind", style="bold")]
+    for sentence in sentences[:SHOWN_ADVICE]:
+        lines += filled(f"- {sentence}", width, hanging=2)
+    if len(sentences) > SHOWN_ADVICE:
+        lines.append(Text(f"- and {len(sentences) - SHOWN_ADVICE} more: in the plan", style="dim"))
+    return lines
+
+
+def note_lines(notes: Sequence[str], width: int) -> list[Text]:
+    """What the reader should know."""
+    lines = [Text()] if notes else []
+    for note in notes:
+        lines += filled(f"note: {wording.plain(note)}", width, hanging=2, style="yellow")
     return lines

@@ -12,22 +12,29 @@ import sys
 from types import ModuleType
 
 from convsmith.rewrite.applying import apply
+from convsmith.rewrite.distilling import Distillation, distill
 from convsmith.rewrite.plan import Choice, Plan
 from convsmith.rewrite.rewriting import Rewriting
 from convsmith.rewrite.rewriting import rewrite as _rewrite
 from convsmith.rewrite.statistics import Calibration, calibrate
+from convsmith.rewrite.sweeping import Sweep, SweepPoint, sweep
 from convsmith.rewrite.verifying import Metric, Verification, verify
 
 __all__ = [
     "Calibration",
     "Choice",
+    "Distillation",
     "Metric",
     "Plan",
     "RewritePackage",
     "Rewriting",
+    "Sweep",
+    "SweepPoint",
     "Verification",
     "apply",
     "calibrate",
+    "distill",
+    "sweep",
     "verify",
 ]
 

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from convsmith.errors import PlanError
 from convsmith.graph import Constant, Graph, Node, Provenance, operator_text
 from convsmith.graph.fragment import ConvStep
-from convsmith.graph.operators import Conv, roles
-from convsmith.rewrite.choosing import KEEP
-from convsmith.rewrite.forms import spatial
+from convsmith.graph.operators import Activation, Conv, Linear, roles
+from convsmith.graph.shape import infer_shapes, parameter_shapes
+from convsmith.rewrite.forms import FORMS, KEEP, REFIT
 from convsmith.rewrite.plan import Choice, Plan
+from convsmith.rewrite.site import LayerOp, Site
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["apply", "replace_layers"]
+__all__ = ["apply", "check_belongs", "layout_of", "replace_layers"]
 
 _Network = TypeVar("_Network", bound="Graph | torch.nn.Module")
 
@@ -41,7 +42,8 @@ def apply(plan: Plan, target: _Network) -> _Network:
     for choice in plan.choices:
         if choice.form != KEEP and not choice.chain:
             raise PlanError(
-                f"the plan has no weights for rank {choice.rank} of the form {choice.form!r}",
+                f"the plan has no weights for the form {choice.form!r} of width"
+                f" {', '.join(map(str, choice.widths))}",
                 place=choice.layer,
                 remedy="refit with convsmith.rewrite(net, plan=plan, calibration=...)",
             )
@@ -65,9 +67,9 @@ def check_belongs(choice: Choice, net: Graph) -> None:
         PlanError: If there is no such layer, or its weights have another shape.
     """
     node = net.by_name.get(choice.layer)
-    if node is None or not isinstance(node.op, Conv):
+    if node is None or not isinstance(node.op, Conv | Linear):
         raise PlanError(
-            "this network has no such convolution",
+            "this network has no such layer",
             place=choice.layer,
             remedy="use the plan with the network it was made for",
         )
@@ -80,18 +82,31 @@ def check_belongs(choice: Choice, net: Graph) -> None:
         )
 
 
+def layout_of(choice: Choice, site: Site) -> tuple[LayerOp, ...]:
+    """The layers that a choice's form makes of a layer; empty when it cannot be done so."""
+    if choice.form == REFIT:
+        return (replace(site.op, bias=True),)
+    form = FORMS.get(choice.form)
+    if form is None or form.refusal(site) or choice.variant not in form.variants(site):
+        return ()
+    if not form.admits(site, choice.variant, choice.widths):
+        return ()
+    return form.layout(site, choice.variant, choice.widths)
+
+
 def _check_chain(choice: Choice, net: Graph) -> None:
-    """Checks that a choice's convolutions are those that its form makes of the layer."""
-    op = net.by_name[choice.layer].op
-    assert isinstance(op, Conv)
-    wanted: Sequence[Conv] = ()
-    if choice.form == spatial.NAME and choice.order in spatial.ORDERS and not spatial.refusal(op):
-        wanted = spatial.convolutions(op, choice.rank, choice.order)
-    if [step.op for step in choice.chain] != list(wanted):
+    """Checks that a choice's layers are those that its form makes of the layer."""
+    node = net.by_name[choice.layer]
+    site = Site.of(net, node)
+    wanted = layout_of(choice, site)
+    made = tuple(_unlifted(step) for step in choice.chain)
+    if made != wanted or not _fits(choice.chain, site):
         raise PlanError(
-            f"{choice.text!r} is not what the form {choice.form!r} makes of {operator_text(op)!r}",
+            f"its weights are those of {choice.text!r}, which is not what the form"
+            f" {choice.form!r} of width {', '.join(map(str, choice.widths))} makes of"
+            f" {operator_text(node.op)!r}",
             place=choice.layer,
-            remedy="edit ranks and forms only, and refit with"
+            remedy="edit widths and forms only, and refit with"
             " convsmith.rewrite(net, plan=plan, calibration=...)",
         )
     shared = {name for node in net.nodes for name in node.parameters if node.name != choice.layer}
@@ -103,6 +118,24 @@ def _check_chain(choice: Choice, net: Graph) -> None:
         )
 
 
+def _unlifted(step: ConvStep) -> LayerOp:
+    """The operator without the bias that lifts it above the zero of a ReLU."""
+    return replace(step.op, bias=False) if step.rectified else step.op
+
+
+def _fits(chain: Sequence[ConvStep], site: Site) -> bool:
+    """Whether the weights of a chain have the shapes that its layers need behind each other."""
+    x = site.x
+    for step in chain:
+        shapes = parameter_shapes(step.op, x)
+        if [array.shape for array in step.parameters] != list(shapes):
+            return False
+        y = infer_shapes(step.op, x)[0]
+        assert y is not None
+        x = y
+    return True
+
+
 def _check_module(plan: Plan, module: torch.nn.Module) -> None:
     for choice in plan.choices:
         if choice.form == KEEP:
@@ -111,7 +144,7 @@ def _check_module(plan: Plan, module: torch.nn.Module) -> None:
             weight = module.get_submodule(choice.layer).weight
         except AttributeError:
             raise PlanError(
-                "this module has no convolution at that path",
+                "this module has no layer at that path",
                 place=choice.layer,
                 remedy="apply the plan to the module it was made from",
             ) from None
@@ -170,6 +203,17 @@ def replace_layers(net: Graph, chains: Mapping[str, Sequence[ConvStep]]) -> Grap
                 )
             )
             current = name
+            if step.rectified:
+                current = _fresh(f"{name}.relu", taken)
+                taken.add(current)
+                nodes.append(
+                    Node(
+                        name=current,
+                        op=Activation(kind="relu"),
+                        inputs=(name,),
+                        provenance=nodes[-1].provenance,
+                    )
+                )
     return replace(net, nodes=tuple(nodes), constants=constants)
 
 

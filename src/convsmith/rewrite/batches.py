@@ -1,4 +1,9 @@
-"""Batches of a network's inputs: checked once, then cut to pieces that memory has room for."""
+"""Batches of a network's inputs: checked once, then cut to pieces that memory has room for.
+
+What a batch may be: an array or a tensor, for a network with one input; a mapping from input names
+to those; or, as loaders of training data give it, a tuple or list whose first element is one of
+these and whose second one the labels or targets. Tensors are read without importing torch.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ import numpy.typing as npt
 from convsmith.errors import DataError
 from convsmith.graph import Graph
 
-__all__ = ["check_batch", "images_in", "live_bytes", "pieces"]
+__all__ = ["as_array", "check_batch", "first_of", "images_in", "live_bytes", "pieces", "unpack"]
 
 Array = npt.NDArray[Any]
 
@@ -20,12 +25,72 @@ PIECE_BYTES = 512 << 20
 """How many bytes the values that are alive at one time may take in one network."""
 
 
+def as_array(value: object) -> Array:
+    """Returns an array or a tensor (on any device, of any type, part of a graph) as an array.
+
+    >>> as_array([1, 2]).tolist()
+    [1, 2]
+    """
+    tensor: Any = value
+    if not (hasattr(tensor, "detach") and hasattr(tensor, "cpu")):
+        return np.asarray(value)
+    held = tensor.detach().cpu()
+    try:
+        return np.asarray(held.numpy())
+    except TypeError:  # bfloat16, which NumPy does not have
+        return np.asarray(held.float().numpy())
+
+
+def unpack(net: Graph, item: object, place: str) -> tuple[dict[str, Array], Array | None]:
+    """Returns the inputs of a batch by name, and the labels or targets that come with it.
+
+    Raises:
+        DataError: If the inputs do not fit the network; see :func:`check_batch`.
+
+    >>> from convsmith.graph import parse
+    >>> inputs, labels = unpack(parse("1@2 > relu"), (np.zeros((3, 1, 2, 2)), [0, 1, 0]), "batch 1")
+    >>> inputs["x"].shape, labels.tolist()
+    ((3, 1, 2, 2), [0, 1, 0])
+    """
+    wanted: object = None
+    if isinstance(item, tuple) or _is_loaded(net, item):
+        parts: Any = item
+        if not 1 <= len(parts) <= 2:
+            raise DataError(
+                f"it is a {type(item).__name__} of {len(parts)}",
+                place=place,
+                remedy="give inputs, or a pair of inputs and labels or targets",
+            )
+        item, wanted = parts if len(parts) == 2 else (parts[0], None)
+    return check_batch(net, item, place), None if wanted is None else as_array(wanted)
+
+
+def first_of(net: Graph, item: object) -> object:
+    """The inputs of a batch, whatever comes with them: labels, names, weights."""
+    parts: Any = item
+    if (isinstance(item, tuple) and item) or _is_loaded(net, item):
+        return parts[0]
+    return item
+
+
+def _is_loaded(net: Graph, item: object) -> bool:
+    """Whether a list is what a loader made of a tuple, and not an array written as a list."""
+    if not isinstance(item, list) or not item:
+        return False
+    first = item[0]
+    if isinstance(first, Mapping):
+        return True
+    shape = getattr(first, "shape", None)
+    return shape is not None and len(shape) == len(net.inputs[0].shape)
+
+
 def check_batch(net: Graph, batch: object, place: str) -> dict[str, Array]:
     """Returns a batch by input name, in single precision or better.
 
     Args:
         net: The network.
-        batch: An array, for a network with one input, or a mapping from input names to arrays.
+        batch: An array or a tensor, for a network with one input, or a mapping from input names
+            to those.
         place: What to call the batch in messages.
 
     Raises:
@@ -49,7 +114,7 @@ def check_batch(net: Graph, batch: object, place: str) -> dict[str, Array]:
             raise DataError(
                 f"input {wanted.name!r} is missing", place=place, remedy="give an array for it"
             )
-        array = np.asarray(batch[wanted.name])
+        array = as_array(batch[wanted.name])
         if array.ndim != len(wanted.shape) or array.shape[1:2] != wanted.shape[1:2]:
             raise DataError(
                 f"input {wanted.name!r} has shape {array.shape}, the network takes {wanted.shape}",

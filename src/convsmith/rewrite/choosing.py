@@ -1,10 +1,9 @@
-"""Candidates for every layer, and the choice of one per layer under a budget."""
+"""The choice of one candidate per layer: the least loss at a cost, or the least cost at a loss."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,188 +11,42 @@ import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from convsmith.errors import BudgetError
-from convsmith.graph import Graph, Node
-from convsmith.graph.operators import Conv, Norm
-from convsmith.parallel import spread
-from convsmith.results import Progress
-from convsmith.rewrite.forms import spatial
-from convsmith.rewrite.statistics import Moments
+from convsmith.rewrite.candidates import Candidate, Layer
 
-__all__ = [
-    "KEEP",
-    "Candidate",
-    "Currency",
-    "Layer",
-    "choose",
-    "dense_macs",
-    "output_scale",
-    "pair_costs",
-    "tabulate",
-]
+__all__ = ["Currency", "cheapest", "choose", "cost_of", "worthwhile"]
 
 Array = npt.NDArray[Any]
-Currency = Literal["macs", "params"]
-KEEP = "keep"
+Currency = Literal["macs", "params", "milliseconds"]
+
+UNITS: dict[Currency, str] = {
+    "macs": "multiply-accumulates",
+    "params": "parameters",
+    "milliseconds": "milliseconds",
+}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Candidate:
-    """One way to run a layer.
+def cost_of(candidate: Candidate, currency: Currency) -> float:
+    """What a candidate costs."""
+    return float(getattr(candidate, currency))
 
-    Attributes:
-        form: ``keep`` or the name of a form.
-        rank: Width between the two convolutions; 0 for ``keep``.
-        macs: Exact multiply-accumulates.
-        params: Weights and biases.
-        error: Mean squared error of the layer's outputs over their variance, as fitted.
-        loss: What it is predicted to do to the network's output.
-        factors: The fitted weights; ``None`` for ``keep``.
+
+def worthwhile(layer: Layer, currency: Currency) -> Layer:
+    """The layer without candidates that another one beats in loss at no higher cost.
+
+    Candidates that cost as much as the layer itself go too: slower ones, where time is measured.
     """
-
-    form: str
-    rank: int
-    macs: int
-    params: int
-    error: float
-    loss: float
-    factors: spatial.Factors | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Layer:
-    """A layer and everything that can stand for it, the layer itself first."""
-
-    name: str
-    candidates: tuple[Candidate, ...]
-
-
-def dense_macs(net: Graph, node: Node) -> int:
-    """Multiply-accumulates of a convolution as it is."""
-    weight = net.parameter(node, "weight")
-    return math.prod(net.shape(node.name)) * (weight.size // weight.shape[0])
-
-
-def pair_costs(net: Graph, node: Node, rank: int, order: spatial.Order) -> tuple[int, int]:
-    """Multiply-accumulates and parameters of the pair that could stand for a layer."""
-    op, x = node.op, net.shape(node.inputs[0])
-    assert isinstance(op, Conv)
-    params = spatial.params(op, rank, order, x[1])
-    learnable = net.parameter(node, "weight").learnable
-    return spatial.macs(op, rank, order, x), params if learnable else 0
-
-
-def _rank_grid(op: Conv, x: tuple[int, ...], dense: int) -> range:
-    """About a dozen ranks worth trying, aligned, all cheaper than the layer itself."""
-    per_rank = min(spatial.macs(op, 1, order, x) for order in spatial.ORDERS)
-    full = max(spatial.full_rank(op, order, x[1]) for order in spatial.ORDERS)
-    most = min((dense - 1) // per_rank, full)
-    step = 4 if most <= 64 else 8 if most <= 128 else 16 * -(-most // 256)
-    return range(min(step, most), most + 1, step) if most else range(0)
-
-
-def tabulate(
-    net: Graph,
-    moments: Mapping[str, Moments],
-    layers: Sequence[Node],
-    *,
-    ranks: Sequence[int] | None = None,
-    progress: Progress | None = None,
-) -> list[Layer]:
-    """Fits the form to every layer at every rank of its grid.
-
-    Args:
-        net: The network.
-        moments: Statistics per layer; a layer without any is fitted as if its inputs were
-            independent and of equal size, which is the plain SVD of its weights.
-        layers: Its replaceable convolutions.
-        ranks: These ranks instead of the grid.
-        progress: Called after each layer.
-    """
-    done: list[str] = []
-
-    def one(node: Node) -> Layer:
-        made = _fit_all(net, node, moments.get(node.name), ranks)
-        done.append(node.name)
-        if progress is not None:
-            progress("fitting candidates", len(done), len(layers))
-        return Layer(name=node.name, candidates=made)
-
-    return spread(one, layers)
-
-
-def _fit_all(
-    net: Graph, node: Node, moments: Moments | None, ranks: Sequence[int] | None
-) -> tuple[Candidate, ...]:
-    op, x = node.op, net.shape(node.inputs[0])
-    assert isinstance(op, Conv)
-    weight = np.asarray(net.parameter(node, "weight").data, dtype=np.float64)
-    dense = dense_macs(net, node)
-    params = sum(c.size for name in node.parameters if (c := net.constants[name]).learnable)
-    made = [Candidate(form=KEEP, rank=0, macs=dense, params=params, error=0.0, loss=0.0)]
-    scale = output_scale(net, node)
-    covariance = np.eye(weight[0].size) if moments is None else moments.covariance
-    scaled = weight * scale[:, None, None, None]
-    best: dict[int, Candidate] = {}
-    for order in spatial.ORDERS:
-        problem = spatial.own_outputs(scaled, covariance, order)
-        first = spatial.start(problem)
-        for rank in _rank_grid(op, x, dense) if ranks is None else ranks:
-            cost, size = pair_costs(net, node, rank, order)
-            if cost >= dense or rank > spatial.full_rank(op, order, x[1]):
-                continue
-            factors = spatial.fit(problem, first[:rank], rounds=2)
-            error = factors.error / problem.energy if problem.energy > 0 else 0.0
-            if rank in best and best[rank].error <= error:
-                continue
-            best[rank] = Candidate(
-                form=spatial.NAME,
-                rank=rank,
-                macs=cost,
-                params=size,
-                error=error,
-                loss=error,
-                factors=replace(factors, second=factors.second / scale[:, None]),
-            )
-    return (*made, *(best[rank] for rank in sorted(best)))
-
-
-def output_scale(net: Graph, node: Node) -> Array:
-    """How much the batch norm right behind a layer magnifies each channel; ones without it.
-
-    Errors count as they are after it.
-    """
-    op = node.op
-    assert isinstance(op, Conv)
-    norm = batch_norm_behind(net, node)
-    if norm is None:
-        return np.ones(op.channels)
-    scale = np.abs(norm_gain(net, norm))
-    if not scale.any():
-        return np.ones(op.channels)
-    return np.asarray(np.maximum(scale, 1e-3 * scale.max()))
-
-
-def batch_norm_behind(net: Graph, node: Node) -> Node | None:
-    """The batch norm that is the only user of a layer's output, if there is one."""
-    users = net.consumers.get(node.name, ())
-    if len(users) != 1 or node.name in {output.value for output in net.outputs}:
-        return None
-    only = users[0]
-    return only if isinstance(only.op, Norm) and only.op.kind == "batch" else None
-
-
-def norm_gain(net: Graph, norm: Node) -> Array:
-    """The factor per channel that a batch norm applies."""
-    assert isinstance(norm.op, Norm)
-    variance = np.asarray(net.parameter(norm, "variance").data, dtype=np.float64)
-    gain = 1 / np.sqrt(np.maximum(variance, 0) + norm.op.epsilon)
-    if norm.op.affine:
-        gain = gain * np.asarray(net.parameter(norm, "weight").data, dtype=np.float64)
-    return np.asarray(gain)
+    kept: list[Candidate] = []
+    own = cost_of(layer.kept, currency)
+    for one in sorted(layer.candidates[1:], key=lambda c: (cost_of(c, currency), c.loss)):
+        if cost_of(one, currency) >= own:
+            break
+        if not kept or one.loss < kept[-1].loss:
+            kept.append(one)
+    return replace(layer, candidates=(layer.kept, *kept))
 
 
 def choose(
-    layers: Sequence[Layer], currency: Currency, budget: float, fixed: int
+    layers: Sequence[Layer], currency: Currency, budget: float, fixed: float
 ) -> dict[str, Candidate]:
     """Picks one candidate per layer: least total loss at a cost within the budget.
 
@@ -209,42 +62,78 @@ def choose(
     Raises:
         BudgetError: If even the cheapest candidates cost more.
 
-    >>> keep = Candidate(form=KEEP, rank=0, macs=9, params=9, error=0.0, loss=0.0)
-    >>> thin = Candidate(form="spatial", rank=1, macs=4, params=4, error=0.1, loss=0.1)
-    >>> choose([Layer(name="conv1", candidates=(keep, thin))], "macs", 5, fixed=1)["conv1"].rank
-    1
+    >>> keep = Candidate(form="keep", macs=9, params=9, error=0.0, loss=0.0)
+    >>> thin = Candidate(form="spatial", widths=(1,), macs=4, params=4, error=0.1, loss=0.1)
+    >>> choose([Layer(name="conv1", candidates=(keep, thin))], "macs", 5, fixed=1)["conv1"].widths
+    (1,)
     """
-    dense = fixed + sum(getattr(layer.candidates[0], currency) for layer in layers)
+    dense = fixed + sum(cost_of(layer.kept, currency) for layer in layers)
     if dense <= budget:
-        return {layer.name: layer.candidates[0] for layer in layers}
-    least = fixed + sum(min(getattr(c, currency) for c in layer.candidates) for layer in layers)
+        return {layer.name: layer.kept for layer in layers}
+    layers = [worthwhile(layer, currency) for layer in layers]
+    least = fixed + sum(min(cost_of(c, currency) for c in layer.candidates) for layer in layers)
     if least > budget:
         raise BudgetError(
-            f"the budget of {budget:,.0f} {currency} cannot be met: the cheapest rewrite"
-            f" needs {least:,} ({least / dense:.1%} of the original)",
-            remedy="allow more, or shrink what this form cannot replace",
+            f"the budget of {_amount(budget, currency)} {UNITS[currency]} cannot be met: the"
+            f" cheapest rewrite needs {_amount(least, currency)} ({least / dense:.1%} of the"
+            " original)",
+            remedy="allow more, or try more forms (strategy='thorough')",
         )
-    pairs = [(layer, candidate) for layer in layers for candidate in layer.candidates]
-    costs = np.array([getattr(candidate, currency) for _, candidate in pairs])
+    pairs, costs, losses, member = _columns(layers, currency)
+    taken = _knapsack(losses, costs, member, budget - fixed)
+    return {name: candidate for (name, candidate), t in zip(pairs, taken, strict=True) if t}
+
+
+def _amount(cost: float, currency: Currency) -> str:
+    """A cost for reading: counts to the last one."""
+    return f"{cost:,.4g}" if currency == "milliseconds" else f"{cost:,.0f}"
+
+
+def cheapest(layers: Sequence[Layer], currency: Currency, most: float) -> dict[str, Candidate]:
+    """Picks one candidate per layer: least total cost at a predicted loss of at most ``most``.
+
+    >>> keep = Candidate(form="keep", macs=9, params=9, error=0.0, loss=0.0)
+    >>> thin = Candidate(form="spatial", widths=(1,), macs=4, params=4, error=0.1, loss=0.1)
+    >>> layer = Layer(name="conv1", candidates=(keep, thin))
+    >>> [cheapest([layer], "macs", most)["conv1"].form for most in (0.05, 0.1)]
+    ['keep', 'spatial']
+    """
+    # Without what loses too much by itself, so that the solver's tolerance is one of the bound.
+    within = [
+        replace(layer, candidates=tuple(c for c in layer.candidates if c.loss <= most))
+        for layer in (worthwhile(layer, currency) for layer in layers)
+    ]
+    pairs, costs, losses, member = _columns(within, currency)
+    if not len(pairs):
+        return {}
+    unit = max(float(costs.max()), 1e-300)
+    taken = _knapsack(costs / unit, losses, member, most)
+    return {name: candidate for (name, candidate), t in zip(pairs, taken, strict=True) if t}
+
+
+def _columns(
+    layers: Sequence[Layer], currency: Currency
+) -> tuple[list[tuple[str, Candidate]], Array, Array, Array]:
+    """Every candidate of every layer as a column of the problem."""
+    pairs = [(layer.name, candidate) for layer in layers for candidate in layer.candidates]
+    costs = np.array([cost_of(candidate, currency) for _, candidate in pairs])
     losses = np.array([candidate.loss for _, candidate in pairs])
     member = np.zeros((len(layers), len(pairs)))
     column = 0
     for row, layer in enumerate(layers):
         member[row, column : column + len(layer.candidates)] = 1
         column += len(layer.candidates)
-    left = math.floor(budget) - fixed
-    taken = _knapsack(losses, costs, member, left)
-    return {layer.name: candidate for (layer, candidate), t in zip(pairs, taken, strict=True) if t}
+    return pairs, costs, losses, member
 
 
-def _knapsack(losses: Array, costs: Array, member: Array, budget: int) -> Array:
+def _knapsack(losses: Array, costs: Array, member: Array, budget: float) -> Array:
     """Which of the candidates to take: one per row of ``member``, at a cost within the budget.
 
     The solver's gap is absolute, so the problem is solved once to learn the size of the optimum,
     and again in that unit. Its tolerance too: a choice that is over the budget by less than a
     millionth of the dearest candidate is solved for again with that much less to spend.
     """
-    dearest = int(costs.max())
+    dearest = max(float(costs.max()), 1e-300)
 
     def solve(unit: float, limit: float) -> npt.NDArray[np.bool_]:
         result = milp(

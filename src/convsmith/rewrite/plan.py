@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,25 @@ from convsmith.errors import NotationError, OutputError, PlanError
 from convsmith.files import check_target, write_atomically
 from convsmith.graph import operator_text
 from convsmith.graph.fragment import ConvStep
-from convsmith.graph.operators import Conv
+from convsmith.graph.operators import Conv, Linear
 from convsmith.graph.words import Reader, read_operator
 from convsmith.results import Result
+from convsmith.rewrite.forms import KEEP
 
-__all__ = ["Choice", "Plan", "chain_text"]
+__all__ = ["Advice", "Choice", "Plan", "chain_text"]
 
-SCHEMA = "convsmith.plan/1"
+SCHEMA = "convsmith.plan/2"
 SUFFIX = ".safetensors"
+RECTIFIED = "relu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """Something to mind about what stands for a layer, and what to do about it."""
+
+    layer: str
+    fact: str
+    remedy: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +43,13 @@ class Choice:
     Attributes:
         layer: Its name; in a torch module, its path.
         form: ``keep`` or the name of a form.
-        rank: Width between the convolutions of the form.
-        order: Which of them comes first.
-        text: The convolutions, in the notation.
+        variant: Which way the form is done, such as which layer comes first.
+        widths: Its free sizes: the channels between its layers, or the number of its terms.
+        text: The layers, in the notation.
         shape: The shape of the weight that is replaced.
         macs_before: Exact multiply-accumulates of the layer.
         macs_after: The same of what stands for it.
+        milliseconds: Measured before and after; zeros where time was not asked for.
         error: Mean squared error of the layer's outputs over their variance, as fitted.
         chain: The convolutions with their weights; empty for ``keep`` and in a plan without
             weights. Not part of equality.
@@ -45,13 +57,14 @@ class Choice:
 
     layer: str
     form: str
-    rank: int
-    order: str
     text: str
     shape: tuple[int, ...]
     macs_before: int
     macs_after: int
     error: float
+    variant: str = ""
+    widths: tuple[int, ...] = ()
+    milliseconds: tuple[float, float] = (0.0, 0.0)
     chain: tuple[ConvStep, ...] = field(default=(), compare=False, repr=False)
 
 
@@ -63,11 +76,13 @@ class Plan(Result):
         source: The network it was made for.
         budget: What was asked for, such as ``{"macs": 0.5}``.
         choices: In execution order.
+        advice: What to mind in what was chosen.
     """
 
     source: str
     budget: Mapping[str, float]
     choices: tuple[Choice, ...]
+    advice: tuple[Advice, ...] = ()
 
     @property
     def chains(self) -> dict[str, tuple[ConvStep, ...]]:
@@ -84,15 +99,21 @@ class Plan(Result):
                 {
                     "layer": choice.layer,
                     "form": choice.form,
-                    "rank": choice.rank,
-                    "order": choice.order,
+                    "variant": choice.variant,
+                    "widths": list(choice.widths),
                     "text": choice.text,
                     "shape": list(choice.shape),
                     "macs_before": choice.macs_before,
                     "macs_after": choice.macs_after,
+                    "milliseconds_before": choice.milliseconds[0],
+                    "milliseconds_after": choice.milliseconds[1],
                     "error": choice.error,
                 }
                 for choice in self.choices
+            ],
+            "advice": [
+                {"layer": some.layer, "fact": some.fact, "remedy": some.remedy}
+                for some in self.advice
             ],
         }
 
@@ -130,7 +151,7 @@ class Plan(Result):
     def load(cls, path: str | PathLike[str]) -> Plan:
         """Reads what :meth:`save` wrote, possibly edited by hand.
 
-        A plan whose weights are missing, or whose ranks were edited, can be refitted with
+        A plan whose weights are missing, or whose widths were edited, can be refitted with
         ``convsmith.rewrite(net, plan=plan, calibration=...)``.
 
         Raises:
@@ -156,7 +177,12 @@ class Plan(Result):
             tensors = _tensors(path, content.get("weights"))
             choices = tuple(_choice(entry, tensors) for entry in content["choices"])
             budget = {str(name): float(share) for name, share in content["budget"].items()}
-            made = cls(source=str(content["source"]), budget=budget, choices=choices)
+            advice = tuple(
+                Advice(layer=str(one["layer"]), fact=str(one["fact"]), remedy=str(one["remedy"]))
+                for one in content.get("advice", ())
+            )
+            source = str(content["source"])
+            made = cls(source=source, budget=budget, choices=choices, advice=advice)
         except KeyError as error:
             raise _no_plan(f"{error.args[0]!r} is missing", path) from None
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -218,53 +244,69 @@ def _tensors(path: Path, weights: Any) -> dict[str, Any]:
 
 def _choice(entry: Mapping[str, Any], tensors: Mapping[str, Any]) -> Choice:
     layer, text = str(entry["layer"]), str(entry["text"])
-    shape = tuple(int(size) for size in entry["shape"])
-    chain: list[ConvStep] = []
-    for index, words in enumerate(text.split(" > ") if entry["form"] != "keep" else ()):
-        weight = tensors.get(f"{layer}/{index}/weight")
-        if weight is None:
-            chain = []
-            break
-        op = _conv(words, layer)
-        bias = tensors.get(f"{layer}/{index}/bias")
-        fits = (
-            weight.shape[0] == op.channels
-            and weight.shape[2:] == op.kernel
-            and op.bias == (bias is not None)
-            and (index > 0 or op.channels == int(entry["rank"]))
-        )
-        if not fits:
-            chain = []
-            break
-        chain.append(ConvStep(op=op, weight=weight, bias=bias))
     return Choice(
         layer=layer,
         form=str(entry["form"]),
-        rank=int(entry["rank"]),
-        order=str(entry["order"]),
+        variant=str(entry["variant"]),
+        widths=tuple(int(width) for width in entry["widths"]),
         text=text,
-        shape=shape,
+        shape=tuple(int(size) for size in entry["shape"]),
         macs_before=int(entry["macs_before"]),
         macs_after=int(entry["macs_after"]),
+        milliseconds=(
+            float(entry.get("milliseconds_before", 0)),
+            float(entry.get("milliseconds_after", 0)),
+        ),
         error=float(entry["error"]),
-        chain=tuple(chain),
+        chain=() if entry["form"] == KEEP else _chain(layer, text, tensors),
     )
 
 
-def _conv(words: str, layer: str) -> Conv:
+def _chain(layer: str, text: str, tensors: Mapping[str, Any]) -> tuple[ConvStep, ...]:
+    """The weights of the layers that a text names; empty when they are not those."""
+    chain: list[ConvStep] = []
+    for words in text.split(" > "):
+        if words == RECTIFIED and chain:
+            chain[-1] = replace(chain[-1], rectified=True)
+            continue
+        index = len(chain)
+        weight = tensors.get(f"{layer}/{index}/weight")
+        if weight is None:
+            return ()
+        op = _operator(words, layer)
+        bias = tensors.get(f"{layer}/{index}/bias")
+        if op.bias != (bias is not None) or not _holds(op, weight):
+            return ()
+        chain.append(ConvStep(op=op, weight=weight, bias=bias))
+    return tuple(chain)
+
+
+def _holds(op: Conv | Linear, weight: Any) -> bool:
+    """Whether a tensor can be the weight of an operator, as far as that says."""
+    if isinstance(op, Linear):
+        return bool(weight.ndim == 2 and weight.shape[0] == op.features)
+    outs = weight.shape[1] * op.groups if op.transposed else weight.shape[0]
+    return bool(weight.ndim == 2 + len(op.kernel) and outs == op.channels) and (
+        weight.shape[2:] == op.kernel
+    )
+
+
+def _operator(words: str, layer: str) -> Conv | Linear:
     try:
         _, op = read_operator(Reader(words), [None])
     except NotationError as error:
         raise error.at(layer) from None
-    if not isinstance(op, Conv):
+    if not isinstance(op, Conv | Linear):
         raise PlanError(
-            f"{words!r} is not a convolution",
+            f"{words!r} is neither a convolution nor a linear layer",
             place=layer,
-            remedy="give convolutions, such as conv 8 3",
+            remedy="give layers such as conv 8 3 or fc 8",
         )
     return op
 
 
 def chain_text(chain: tuple[ConvStep, ...]) -> str:
-    """The convolutions of a chain in the notation."""
-    return " > ".join(operator_text(step.op) for step in chain)
+    """The layers of a chain in the notation."""
+    return " > ".join(
+        operator_text(step.op) + (f" > {RECTIFIED}" if step.rectified else "") for step in chain
+    )

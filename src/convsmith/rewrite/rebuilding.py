@@ -14,7 +14,7 @@ addition (through a batch norm or not), the target also covers what the other br
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,21 +25,29 @@ from scipy import linalg
 from convsmith.graph import Graph, Node
 from convsmith.graph.evaluate import apply, node_arguments, run_chain
 from convsmith.graph.fragment import ConvStep
-from convsmith.graph.operators import Conv, Elementwise
+from convsmith.graph.operators import Elementwise, Linear
 from convsmith.parallel import spread
 from convsmith.results import Progress
 from convsmith.rewrite.batches import live_bytes, pieces
-from convsmith.rewrite.choosing import (
-    KEEP,
-    Candidate,
+from convsmith.rewrite.candidates import Candidate, joined, weight_of
+from convsmith.rewrite.fitting import Problem
+from convsmith.rewrite.following import (
+    Weighting,
     batch_norm_behind,
     norm_gain,
-    output_scale,
-    pair_costs,
+    only_reader,
+    weighting_of,
 )
-from convsmith.rewrite.forms import spatial
-from convsmith.rewrite.rectifying import RELAXATIONS, Rectifier, rectifier
-from convsmith.rewrite.statistics import POSITIONS, Moments, vectors
+from convsmith.rewrite.forms import FORMS, KEEP, Form
+from convsmith.rewrite.moments import (
+    MOMENT_BYTES,
+    POSITIONS,
+    Moments,
+    bytes_of_moments,
+    vectors,
+)
+from convsmith.rewrite.rectifying import RELAXATIONS, Rectifier, lifted, rectifier
+from convsmith.rewrite.site import Kernels, LayerOp, Site, cost
 
 __all__ = ["Fitted", "correct_means", "rebuild"]
 
@@ -47,6 +55,10 @@ Array = npt.NDArray[Any]
 
 SHRINKAGE = 1e-4
 """``l`` above, relative to the mean diagonal of ``S_x'``."""
+
+ENOUGH = 10
+"""Windows for each number of a window, from which on a layer that keeps its size gets new weights;
+fewer would fit the calibration images alone, and only its bias makes up for what was lost."""
 
 PAIR_BYTES = 2 << 30
 """How many bytes the values alive in both networks may take."""
@@ -64,24 +76,20 @@ class Fitted:
     """A layer's replacement: the chain and the error it was fitted with."""
 
     chain: tuple[ConvStep, ...]
-    order: spatial.Order
+    variant: str
     error: float
 
 
 def correct_means(net: Graph, node: Node, candidate: Candidate, moments: Moments | None) -> Fitted:
     """The replacement as tabulated, with the bias that keeps the mean of every channel."""
-    op, factors = node.op, candidate.factors
-    assert isinstance(op, Conv)
-    assert factors is not None
-    weight = np.asarray(net.parameter(node, "weight").data)
-    bias = np.zeros(op.channels)
-    if op.bias:
-        bias = bias + np.asarray(net.parameter(node, "bias").data)
+    site = Site.of(net, node)
+    bias = site.bias
     if moments is not None:
-        lost = weight - spatial.dense(factors, op.kernel)
-        bias = bias + lost.reshape(op.channels, -1) @ moments.mean
-    chain = spatial.steps(op, factors, bias, weight.dtype)
-    return Fitted(chain=chain, order=factors.order, error=candidate.error)
+        made = weight_of(site, FORMS[candidate.form], candidate.variant, candidate.kernels)
+        lost = (site.weight - made).reshape(site.groups, site.outs, -1)
+        bias = bias + np.einsum("gon,gn->go", lost, moments.mean).ravel()
+    chain = site.steps(candidate.ops, candidate.kernels, bias)
+    return Fitted(chain=chain, variant=candidate.variant, error=candidate.error)
 
 
 def rebuild(
@@ -89,6 +97,9 @@ def rebuild(
     chosen: Mapping[str, Candidate],
     samples: Sequence[Mapping[str, Array]],
     *,
+    curved: Mapping[str, Array] | None = None,
+    refit: Collection[str] = (),
+    relu: bool = False,
     positions: int = POSITIONS,
     progress: Progress | None = None,
 ) -> dict[str, Fitted]:
@@ -101,11 +112,18 @@ def rebuild(
         net: The original network.
         chosen: A candidate per layer.
         samples: Calibration inputs.
+        curved: How errors in the outputs of a layer count, from :func:`curvatures`.
+        refit: Layers that keep their size but get new weights, to make up for what was lost
+            before them.
+        relu: Whether stacks get a ReLU between their layers that changes nothing yet.
         positions: Output positions per image and layer to fit to.
         progress: Called after each layer.
     """
-    wanted = [n for n in net.nodes if n.name in chosen and chosen[n.name].form != KEEP]
+    changed = {name for name, candidate in chosen.items() if candidate.form != KEEP}
+    wanted = [n for n in net.nodes if n.name in changed or n.name in refit]
     fitted: dict[str, Fitted] = {}
+    if not changed:
+        return fitted
     if not wanted:
         return fitted
     waiting = _pairs(net, samples)
@@ -129,6 +147,7 @@ def rebuild(
             if last_use.get(used, index) == index:
                 pair.forget(used)
 
+    done = 0
     for index, node in enumerate(net.nodes):
         while waiting and (
             not pairs or sum(p.size for p in pairs) + waiting[0].size <= PAIR_BYTES / ahead[index]
@@ -140,10 +159,19 @@ def rebuild(
         if node in wanted:
             for pair in pairs:
                 pair.run_original(net, node)
-            fitted[node.name] = _fit(net, node, chosen[node.name], pairs, positions)
+            candidate = chosen[node.name] if node.name in changed else None
+            if candidate is not None or any(pair.apart(node) for pair in pairs):
+                fitted[node.name] = _fit(
+                    net, node, candidate, pairs, positions, (curved or {}).get(node.name)
+                )
+                if relu and candidate is not None and candidate.form == "stack":
+                    seen = [pair.rewritten[node.inputs[0]] for pair in pairs]
+                    chain = lifted(fitted[node.name].chain, seen)
+                    fitted[node.name] = replace(fitted[node.name], chain=chain)
+            done += 1
             if progress is not None:
-                progress("rebuilding", len(fitted), len(wanted))
-            if len(fitted) == len(wanted):
+                progress("rebuilding", done, len(wanted))
+            if done == len(wanted):
                 break
         for pair in pairs:
             advance(pair, index)
@@ -180,6 +208,10 @@ class _Pair:
         inputs, parameters = node_arguments(net, node, self.rewritten)
         self.rewritten.update(zip(node.outputs, apply(node.op, inputs, parameters), strict=True))
 
+    def apart(self, node: Node) -> bool:
+        """Whether anything that a node reads has changed."""
+        return any(self.rewritten[used] is not self.original[used] for used in node.inputs)
+
     def forget(self, value: str) -> None:
         self.original.pop(value, None)
         self.rewritten.pop(value, None)
@@ -207,16 +239,21 @@ def _bytes_ahead(net: Graph) -> list[int]:
 
 
 def _fit(
-    net: Graph, node: Node, candidate: Candidate, pairs: Sequence[_Pair], positions: int
+    net: Graph,
+    node: Node,
+    candidate: Candidate | None,
+    pairs: Sequence[_Pair],
+    positions: int,
+    curvature: Array | None,
 ) -> Fitted:
-    op = node.op
-    assert isinstance(op, Conv)
-    weight = np.asarray(net.parameter(node, "weight").data)
-    behind = rectifier(net, node)
+    site = Site.of(net, node)
+    if bytes_of_moments(site) > MOMENT_BYTES:
+        return _fit_mean(net, node, candidate, pairs)
+    behind = None if candidate is None else rectifier(net, node)
     owed = _owed_by_other_branch(net, node)
     together: Moments | None = None
-    seen: list[tuple[Array, Array]] = []
-    width, held = weight[0].size, 0
+    seen: list[Array] = []
+    held = 0
     for pair in pairs:
         wanted = pair.original[node.name]
         if owed is not None:
@@ -226,27 +263,62 @@ def _fit(
             found = Moments.of(block)
             together = found if together is None else together + found
             if behind is not None and held < REFINE_BYTES:
-                seen.append((block[:, :width], block[:, width:]))
+                seen.append(block)
                 held += block.nbytes
     assert together is not None
-    orders = []
-    for order in spatial.ORDERS:
-        macs, params = pair_costs(net, node, candidate.rank, order)
-        full = spatial.full_rank(op, order, x.shape[1])
-        if macs <= candidate.macs and params <= candidate.params and candidate.rank <= full:
-            orders.append(order)
-    problem = _Problem.of(weight, together, output_scale(net, node))
-    fits = spread(lambda order: problem.fit(problem.targets, candidate.rank, order), orders)
-    best = min(fits, key=lambda fit: fit.factors.error)
+    counts = weighting_of(net, node, site, curvature)
+    problem = _Problem.of(site, together, counts)
+    if candidate is None:
+        return problem.refitted(weights=together.count >= ENOUGH * site.width)
+    form = FORMS[candidate.form]
+    ways = [
+        way
+        for way in form.variants(site)
+        if way == candidate.variant or _as_cheap(site, form, way, candidate)
+    ]
+    fits = spread(lambda way: problem.fit(problem.targets, candidate, form, way), ways)
+    best = min(fits, key=problem.error)
     if behind is not None:
-        best = _refine(problem, best, behind, seen)
-    chain = spatial.steps(op, best.factors, best.bias, weight.dtype)
-    return Fitted(chain=chain, order=best.factors.order, error=problem.error(best))
+        best = _refine(problem, best, candidate, form, behind, seen)
+    ops = form.layout(site, best.variant, candidate.widths)
+    chain = site.steps(ops, best.kernels, best.bias.ravel())
+    return Fitted(chain=chain, variant=best.variant, error=problem.error(best))
+
+
+def _fit_mean(
+    net: Graph, node: Node, candidate: Candidate | None, pairs: Sequence[_Pair]
+) -> Fitted:
+    """The replacement as tabulated, with the bias that gives every channel its mean back."""
+    site = Site.of(net, node)
+    ops: tuple[LayerOp, ...] = (replace(site.op, bias=True),)
+    kernels: Kernels = (site.weight,)
+    variant, error = "", 0.0
+    if candidate is not None:
+        ops, kernels = candidate.ops, candidate.kernels
+        variant, error = candidate.variant, candidate.error
+    chain = site.steps(ops, kernels, site.bias)
+    apart = np.zeros(site.groups * site.outs)
+    count = 0
+    for pair in pairs:
+        lost = pair.original[node.name] - run_chain(chain, pair.rewritten[node.inputs[0]])
+        lost = lost if isinstance(node.op, Linear) else np.moveaxis(lost, 1, -1)
+        apart += lost.reshape(-1, lost.shape[-1]).sum(axis=0, dtype=np.float64)
+        count += lost.size // lost.shape[-1]
+    chain = site.steps(ops, kernels, site.bias + apart / count)
+    return Fitted(chain=chain, variant=variant, error=error)
+
+
+def _as_cheap(site: Site, form: Form, variant: str, candidate: Candidate) -> bool:
+    """Whether another variant may stand in for a candidate: it costs no more of anything."""
+    if candidate.milliseconds or not form.admits(site, variant, candidate.widths):
+        return False
+    macs, params = cost(form.layout(site, variant, candidate.widths), site.x)
+    return macs <= candidate.macs and (params <= candidate.params or not site.learnable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Targets:
-    """What is wanted of a layer: covariance with its inputs ``(C_out, n)``, and mean."""
+    """What is wanted of a layer: covariance with its inputs ``(groups, C_out, n)``, and mean."""
 
     cross: Array
     mean: Array
@@ -254,9 +326,10 @@ class _Targets:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Fit:
-    """Factors for outputs as they are, their bias, and the dense weight ``(C_out, n)``."""
+    """Kernels for outputs as they are, their bias, and what they amount to ``(groups, o, n)``."""
 
-    factors: spatial.Factors
+    variant: str
+    kernels: Kernels
     bias: Array
     flat: Array
 
@@ -266,101 +339,173 @@ class _Problem:
     """One layer's rebuild: regularized statistics, ready for several targets.
 
     Attributes:
-        weight: Of the layer, ``(C_out, C_in, k_h, k_w)``.
-        scale: How much an error in each channel counts, ``(C_out,)``.
-        covariance: ``S_x' + l I``.
-        decomposed: Its Cholesky factor.
-        shrink: ``l``.
-        mean: Of the inputs.
+        site: The layer.
+        counts: How errors in the channels count.
+        covariance: ``S_x' + l I`` of every group.
+        decomposed: Its Cholesky factors.
+        shrink: ``l`` of every group.
+        mean: Of the inputs, ``(groups, n)``.
         targets: The outputs of the original.
-        energy: Their variance, scaled and summed over channels.
-        unexplained: How much of it (and of what ``l`` adds) no convolution of this size explains.
+        energy: Their variance, scaled and summed over channels, per group.
+        unexplained: How much of it (and of what ``l`` adds) no layer of this size explains.
     """
 
-    weight: Array
-    scale: Array
-    covariance: Array
-    decomposed: tuple[Array, bool]
-    shrink: float
+    site: Site
+    counts: Weighting
+    covariance: tuple[Array, ...]
+    decomposed: tuple[tuple[Array, bool], ...]
+    shrink: tuple[float, ...]
     mean: Array
     targets: _Targets
-    energy: float
-    unexplained: float
+    energy: tuple[float, ...]
+    unexplained: tuple[float, ...]
 
     @classmethod
-    def of(cls, weight: Array, together: Moments, scale: Array) -> _Problem:
+    def of(cls, site: Site, together: Moments, counts: Weighting) -> _Problem:
         """Takes the joint moments of inputs and wanted outputs apart."""
-        width = weight[0].size
-        joint, mean = together.covariance, together.mean
-        covariance = joint[:width, :width].copy()
-        shrink = SHRINKAGE * float(np.trace(covariance)) / width + 1e-30
-        covariance[np.diag_indices_from(covariance)] += shrink
-        energy = max(float(np.sum(joint.diagonal()[width:] * scale**2)), 0.0)
+        width = site.width
+        mean = together.mean
+        covariances, decomposed, shrinks, crosses, energies = [], [], [], [], []
+        for group in range(site.groups):
+            joint = together.covariance(group)
+            covariance = joint[:width, :width].copy()
+            shrink = SHRINKAGE * float(np.trace(covariance)) / width + 1e-30
+            covariance[np.diag_indices_from(covariance)] += shrink
+            covariances.append(covariance)
+            decomposed.append(linalg.cho_factor(covariance, check_finite=False))
+            shrinks.append(shrink)
+            crosses.append(joint[width:, :width])
+            wanted = counts.applied(joint[width:, width:], group)
+            energies.append(max(float(np.sum(wanted * counts.root[group])), 0.0))
         problem = cls(
-            weight=weight.astype(np.float64),
-            scale=scale,
-            covariance=covariance,
-            decomposed=linalg.cho_factor(covariance, check_finite=False),
-            shrink=shrink,
-            mean=mean[:width],
-            targets=_Targets(cross=joint[width:, :width], mean=mean[width:]),
-            energy=energy,
-            unexplained=0.0,
+            site=site,
+            counts=counts,
+            covariance=tuple(covariances),
+            decomposed=tuple(decomposed),
+            shrink=tuple(shrinks),
+            mean=mean[:, :width],
+            targets=_Targets(cross=np.stack(crosses), mean=mean[:, width:]),
+            energy=tuple(energies),
+            unexplained=(0.0,) * site.groups,
         )
-        best, cross = problem.optimum(problem.targets)
-        pull = shrink * float(np.sum((problem.weight * scale[:, None, None, None]) ** 2))
-        return replace(problem, unexplained=max(energy + pull - float(np.sum(best * cross)), 0.0))
+        unexplained = []
+        for group in range(site.groups):
+            best, cross = problem.optimum(problem.targets, group)
+            scaled = counts.applied(site.weight[group].reshape(site.outs, -1), group)
+            pull = problem.shrink[group] * float(np.sum(scaled**2))
+            explained = float(np.sum(best * cross))
+            unexplained.append(max(problem.energy[group] + pull - explained, 0.0))
+        return replace(problem, unexplained=tuple(unexplained))
 
-    def optimum(self, targets: _Targets) -> tuple[Array, Array]:
+    def optimum(self, targets: _Targets, group: int) -> tuple[Array, Array]:
         """The best weights of any rank ``(C_out, n)``, scaled, and what they are solved from."""
-        cross = targets.cross + self.shrink * self.weight.reshape(len(self.weight), -1)
-        cross = cross * self.scale[:, None]
-        best = linalg.cho_solve(self.decomposed, cross.T, check_finite=False).T
+        own = self.site.weight[group].reshape(self.site.outs, -1)
+        cross = self.counts.applied(targets.cross[group] + self.shrink[group] * own, group)
+        best = linalg.cho_solve(self.decomposed[group], cross.T, check_finite=False).T
         return best, cross
 
     def fit(
-        self, targets: _Targets, rank: int, order: spatial.Order, first: Array | None = None
+        self,
+        targets: _Targets,
+        candidate: Candidate,
+        form: Form,
+        variant: str,
+        first: Kernels | None = None,
     ) -> _Fit:
         """Fits the form, from scratch or from where an earlier fit ended."""
-        best, cross = self.optimum(targets)
-        energy = float(np.sum(best * cross)) + self.unexplained
-        problem = spatial.Problem.of(
-            best.reshape(self.weight.shape), self.covariance, cross, energy, order
+        site = self.site
+        parts = []
+        for group in range(site.groups):
+            best, cross = self.optimum(targets, group)
+            problem = Problem(
+                weight=best.reshape(site.weight.shape[1:]),
+                covariance=self.covariance[group],
+                target=cross,
+                energy=float(np.sum(best * cross)) + self.unexplained[group],
+            )
+            parts.append(
+                form.fitter(problem, variant).fit(
+                    candidate.widths,
+                    rounds=ROUNDS if first is None else REFINE_ROUNDS,
+                    first=None if first is None else tuple(kernel[group] for kernel in first),
+                )
+            )
+        kernels = joined(parts, self.counts)
+        flat = weight_of(site, form, variant, kernels).reshape(site.groups, site.outs, -1)
+        bias = targets.mean - np.einsum("gon,gn->go", flat, self.mean)
+        return _Fit(variant=variant, kernels=kernels, bias=bias, flat=flat)
+
+    def refitted(self, *, weights: bool) -> Fitted:
+        """The layer itself with the best weights for what reaches it now, or the best bias."""
+        site = self.site
+        flat = np.stack(
+            [
+                self.counts.undone(self.optimum(self.targets, group)[0], group)
+                if weights
+                else site.weight[group].reshape(site.outs, -1)
+                for group in range(site.groups)
+            ]
         )
-        if first is None:
-            factors = spatial.fit(problem, spatial.start(problem)[:rank], rounds=ROUNDS)
-        else:
-            factors = spatial.fit(problem, first, rounds=REFINE_ROUNDS)
-        factors = replace(factors, second=factors.second / self.scale[:, None])
-        flat = spatial.dense(factors, self.weight.shape[2:]).reshape(len(self.weight), -1)
-        return _Fit(factors=factors, bias=targets.mean - flat @ self.mean, flat=flat)
+        bias = self.targets.mean - np.einsum("gon,gn->go", flat, self.mean)
+        kernel = flat.reshape(site.weight.shape)
+        fit = _Fit(variant="", kernels=(kernel,), bias=bias, flat=flat)
+        chain = site.steps((replace(site.op, bias=True),), (kernel,), bias.ravel())
+        return Fitted(chain=chain, variant="", error=self.error(fit))
 
     def error(self, fit: _Fit) -> float:
         """Mean squared error of a fit's outputs over the variance of the original's."""
-        if not self.energy:
+        energy = sum(self.energy)
+        if not energy:
             return 0.0
-        made = np.sum((fit.flat @ self.covariance - self.shrink * fit.flat) * fit.flat, axis=1)
-        shared = np.sum(fit.flat * self.targets.cross, axis=1)
-        moved = np.square(fit.bias + fit.flat @ self.mean - self.targets.mean)
-        gained = float(np.sum((made - 2 * shared + moved) * self.scale**2))
-        return max(self.energy + gained, 0.0) / self.energy
+        gained = 0.0
+        for group, flat in enumerate(fit.flat):
+            seen = self.counts.applied(flat, group)
+            plain = seen @ self.covariance[group] - self.shrink[group] * seen
+            shared = self.counts.applied(self.targets.cross[group], group)
+            moved = fit.bias[group] + flat @ self.mean[group] - self.targets.mean[group]
+            gained += float(np.sum((plain - 2 * shared) * seen))
+            gained += float(np.sum(np.square(self.counts.applied(moved, group))))
+        return max(energy + gained, 0.0) / energy
 
 
 def _refine(
-    problem: _Problem, fit: _Fit, behind: Rectifier, seen: Sequence[tuple[Array, Array]]
+    problem: _Problem,
+    fit: _Fit,
+    candidate: Candidate,
+    form: Form,
+    behind: Rectifier,
+    seen: Sequence[Array],
 ) -> _Fit:
     """Improves a fit for the ReLU behind it; the best of all rounds is kept."""
-    rank, order = len(fit.factors.first), fit.factors.order
-    step = behind.step(seen, fit.flat, fit.bias, RELAXATIONS[0])
-    best, least = fit, step.loss
-    for relaxation in (*RELAXATIONS[1:], RELAXATIONS[-1]):
+
+    def looked(fit: _Fit, relaxation: float) -> tuple[float, _Targets]:
+        """What the fit loses behind the ReLU, and better targets for it."""
+        width = problem.site.width
+        steps = [
+            behind.of(group, problem.site.outs).step(
+                [(block[:, group, :width], block[:, group, width:]) for block in seen],
+                fit.flat[group],
+                fit.bias[group],
+                relaxation,
+            )
+            for group in range(problem.site.groups)
+        ]
         targets = _Targets(
-            cross=problem.targets.cross + step.cross, mean=problem.targets.mean + step.mean
+            cross=problem.targets.cross + np.stack([step.cross for step in steps]),
+            mean=problem.targets.mean + np.stack([step.mean for step in steps]),
         )
-        fit = problem.fit(targets, rank, order, fit.factors.first)
-        step = behind.step(seen, fit.flat, fit.bias, relaxation)
-        if step.loss < least:
-            best, least = fit, step.loss
+        return sum(step.loss for step in steps), targets
+
+    best = fit
+    least, targets = looked(fit, RELAXATIONS[0])
+    for relaxation in (*RELAXATIONS[1:], RELAXATIONS[-1]):
+        # The weighting was undone in the last kernel; a fit begins with it applied.
+        last = [problem.counts.applied(part, g) for g, part in enumerate(fit.kernels[-1])]
+        first = (*fit.kernels[:-1], np.stack(last))
+        fit = problem.fit(targets, candidate, form, fit.variant, first)
+        loss, targets = looked(fit, relaxation)
+        if loss < least:
+            best, least = fit, loss
     return best
 
 
@@ -368,11 +513,10 @@ def _owed_by_other_branch(net: Graph, node: Node) -> Callable[[_Pair], Array] | 
     """What the branch that is added to this layer's output lost, in this layer's units."""
     norm = batch_norm_behind(net, node)
     value = node.name if norm is None else norm.name
-    users = net.consumers.get(value, ())
-    alone = len(users) == 1 and value not in {output.value for output in net.outputs}
-    if not alone or not isinstance(users[0].op, Elementwise) or users[0].op.kind != "add":
+    reader = only_reader(net, value)
+    if reader is None or not isinstance(reader.op, Elementwise) or reader.op.kind != "add":
         return None
-    others = [used for used in users[0].inputs if used != value]
+    others = [used for used in reader.inputs if used != value]
     if len(others) != 1 or others[0] in net.constants:
         return None
     other = others[0]
@@ -380,7 +524,9 @@ def _owed_by_other_branch(net: Graph, node: Node) -> Callable[[_Pair], Array] | 
         return None
     gain = np.ones(1) if norm is None else norm_gain(net, norm)
     usable = np.abs(gain) > 1e-2 * np.abs(gain).max()
-    column = (1, -1, *(1,) * (len(net.shape(value)) - 2))
+    axes = len(net.shape(value))
+    linear = isinstance(node.op, Linear)
+    column = (*(1,) * (axes - 1), -1) if linear else (1, -1, *(1,) * (axes - 2))
     inverse = np.where(usable, 1 / np.where(usable, gain, 1), 0).reshape(column)
 
     def owed(pair: _Pair) -> Array:

@@ -11,19 +11,21 @@ with the relaxation ``l`` growing, so that ``z`` is free first and the fit decid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from convsmith.graph import Graph, Node
-from convsmith.graph.operators import Activation, Conv
+from convsmith.graph.evaluate import run_chain
+from convsmith.graph.fragment import ConvStep
+from convsmith.graph.operators import Activation, Conv, Linear
 from convsmith.parallel import spread
-from convsmith.rewrite.choosing import batch_norm_behind, norm_gain
+from convsmith.rewrite.following import batch_norm_behind, norm_gain, only_reader
 
-__all__ = ["RELAXATIONS", "Rectifier", "Step", "rectifier"]
+__all__ = ["RELAXATIONS", "Rectifier", "Step", "lifted", "rectifier"]
 
 Array = npt.NDArray[Any]
 
@@ -54,6 +56,11 @@ class Rectifier:
 
     gain: Array
     offset: Array
+
+    def of(self, group: int, outs: int) -> Rectifier:
+        """The same for one group of ``outs`` channels."""
+        part = slice(group * outs, (group + 1) * outs)
+        return Rectifier(gain=self.gain[part], offset=self.offset[part])
 
     def step(
         self, samples: Sequence[tuple[Array, Array]], weight: Array, bias: Array, relaxation: float
@@ -110,19 +117,66 @@ class Rectifier:
 
 def rectifier(net: Graph, node: Node) -> Rectifier | None:
     """The ReLU that is the only reader of a layer's output, if there is one."""
-    op = node.op
-    assert isinstance(op, Conv)
+    assert isinstance(node.op, Conv | Linear)
     norm = batch_norm_behind(net, node)
-    value = node.name if norm is None else norm.name
-    users = net.consumers.get(value, ())
-    alone = len(users) == 1 and value not in {output.value for output in net.outputs}
-    if not alone or not isinstance(users[0].op, Activation) or users[0].op.kind != "relu":
+    reader = only_reader(net, node.name if norm is None else norm.name)
+    if reader is None or not isinstance(reader.op, Activation) or reader.op.kind != "relu":
         return None
+    channels = node.op.features if isinstance(node.op, Linear) else node.op.channels
     if norm is None:
-        return Rectifier(gain=np.ones(op.channels), offset=np.zeros(op.channels))
+        return Rectifier(gain=np.ones(channels), offset=np.zeros(channels))
     gain = norm_gain(net, norm)
     mean = np.asarray(net.parameter(norm, "mean").data, dtype=np.float64)
     offset = -gain * mean
     if len(norm.parameters) == 4:
         offset = offset + np.asarray(net.parameter(norm, "bias").data, dtype=np.float64)
     return Rectifier(gain=gain, offset=offset)
+
+
+def lifted(chain: Sequence[ConvStep], inputs: Iterable[Array]) -> tuple[ConvStep, ...]:
+    """A chain with a ReLU between its layers that computes what it did.
+
+    A bias ``c`` lifts what a layer makes above zero, as far as the inputs show, so the ReLU cuts
+    nothing off; the next layer takes ``W c`` away again. That is exact at the borders too, as
+    long as no layer but the first is padded. What training makes of the ReLU is its own affair.
+
+    Args:
+        chain: Layers that follow each other, the later ones without padding.
+        inputs: What reaches the first.
+    """
+    least = [np.full(_channels(step), np.inf) for step in chain[:-1]]
+    for x in inputs:
+        for index, step in enumerate(chain[:-1]):
+            x = run_chain((step,), x)
+            axes = tuple(axis for axis in range(x.ndim) if axis != 1)
+            least[index] = np.minimum(least[index], x.min(axis=axes))
+    made = []
+    before: Array | None = None
+    for index, step in enumerate(chain):
+        weight = step.weight.astype(np.float64)
+        bias = np.zeros(_channels(step)) if step.bias is None else step.bias.astype(np.float64)
+        if before is not None:
+            per_input = weight.reshape(*weight.shape[:2], -1).sum(axis=2)
+            outs, wide = per_input.shape
+            groups = len(before) // wide
+            shares = before.reshape(groups, wide)
+            taken = np.einsum("gow,gw->go", per_input.reshape(groups, outs // groups, wide), shares)
+            bias = bias - taken.ravel()
+        last = index == len(chain) - 1
+        before = None
+        if not last:
+            before = np.maximum(-least[index], 0)
+            bias = bias + before
+        made.append(
+            replace(
+                step,
+                op=replace(step.op, bias=True),
+                bias=bias.astype(step.weight.dtype),
+                rectified=not last,
+            )
+        )
+    return tuple(made)
+
+
+def _channels(step: ConvStep) -> int:
+    return step.op.features if isinstance(step.op, Linear) else step.op.channels

@@ -2,86 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Literal
 
-from convsmith.analysis import Total, analyze
-from convsmith.errors import BudgetError, DataError, PlanError, UsageError
-from convsmith.graph import Graph, Node, operator_text
-from convsmith.graph.operators import Conv
+from convsmith.errors import UsageError
+from convsmith.graph import Graph
 from convsmith.parallel import one_blas_thread
-from convsmith.results import Progress, Result
-from convsmith.rewrite.applying import check_belongs, replace_layers
-from convsmith.rewrite.batches import check_batch
-from convsmith.rewrite.choosing import (
-    KEEP,
-    Candidate,
-    Currency,
-    choose,
-    dense_macs,
-    tabulate,
-)
-from convsmith.rewrite.forms import spatial
-from convsmith.rewrite.plan import Choice, Plan, chain_text
-from convsmith.rewrite.rebuilding import Fitted, correct_means, rebuild
-from convsmith.rewrite.sensitivity import measure
-from convsmith.rewrite.statistics import Calibration, Moments, candidates, check_weights
-from convsmith.rewrite.verifying import Verification, verify
+from convsmith.results import Progress
+from convsmith.rewrite.choosing import Currency
+from convsmith.rewrite.forms import KEEP
+from convsmith.rewrite.job import Job, budget_of
+from convsmith.rewrite.measuring import Timings, side_by_side
+from convsmith.rewrite.outcome import Rewriting
+from convsmith.rewrite.plan import Plan
+from convsmith.rewrite.planning import StrategyName, table_of
+from convsmith.rewrite.statistics import Calibration
 
-__all__ = ["Rewriting", "budget_of", "rewrite"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rewriting(Result):
-    """A rewritten network, and what became of it.
-
-    Attributes:
-        net: The rewritten network.
-        plan: What stands for which layer.
-        before: Costs of the original.
-        after: Costs of the rewritten network.
-        verification: What was lost on the calibration samples; ``None`` without any.
-    """
-
-    net: Graph
-    plan: Plan
-    before: Total
-    after: Total
-    verification: Verification | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the rewriting as JSON-ready data, schema ``convsmith.rewrite/1``."""
-        metric = self.verification.metric if self.verification else None
-
-        def side(total: Total, value: float | None) -> dict[str, Any]:
-            return {
-                "params": total.params,
-                "macs": total.macs,
-                "milliseconds": None,
-                "metric": value,
-            }
-
-        return {
-            "schema": "convsmith.rewrite/1",
-            "plan": self.plan.to_dict(),
-            "before": side(self.before, None if metric is None else metric.before),
-            "after": side(self.after, None if metric is None else metric.after),
-            "layers": [
-                {
-                    "name": choice.layer,
-                    "form": choice.form,
-                    "text": choice.text,
-                    "macs_before": choice.macs_before,
-                    "macs_after": choice.macs_after,
-                    "error": choice.error,
-                }
-                for choice in self.plan.choices
-            ],
-            "verification": self.verification and self.verification.to_dict(),
-        }
+__all__ = ["Rewriting", "rewrite", "timed", "warn_without", "with_timings"]
 
 
 def rewrite(
@@ -89,24 +28,48 @@ def rewrite(
     *,
     macs: float | None = None,
     params: float | None = None,
+    latency: float | None = None,
+    max_loss: float | None = None,
     plan: Plan | None = None,
     calibration: Calibration | None = None,
+    strategy: StrategyName = "thorough",
+    forms: Iterable[str] | None = None,
+    only: Iterable[str] | None = None,
+    exclude: Iterable[str] = (),
+    nonlinearity: Literal["relu"] | None = None,
+    measure: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Rewriting:
     """Makes a trained network cheaper without changing what its outputs see.
 
-    Every convolution that the spatial form (N x 1 then 1 x N) can replace is fitted at a grid of
-    ranks; what an error in it does to the output is measured; one candidate per layer is chosen
-    under the budget; then all are refitted in execution order to what really reaches them.
+    Every layer that a form can replace is fitted at a grid of widths; what an error in it does to
+    the output is measured; one candidate per layer is chosen under the budget; then all are
+    refitted in execution order to what really reaches them.
 
     Args:
         net: A network with weights.
         macs: The budget: a share of the original's multiply-accumulates (at most 1), or, above
             1, their number.
         params: The same for parameters.
-        plan: Instead of a budget: the ranks of this plan, fitted anew.
+        latency: The same for time on this machine, in convsmith's kernels (``cs.compile``): a
+            share of the original's, or, above 1, milliseconds. Candidates that are not faster
+            when measured are dropped.
+        max_loss: Instead of a budget: how far the outputs may move on the calibration samples,
+            measured; the multiply-accumulates are minimized. For class scores it is the
+            Kullback-Leibler divergence of the predictions in nats, for anything else the squared
+            error over the variance.
+        plan: Instead of a budget: the forms and widths of this plan, fitted anew.
         calibration: Statistics from :func:`convsmith.calibrate`. Without it the weights alone
             are approximated, which loses much more; a warning says so.
+        strategy: ``fast`` tries the two forms that win most often at a few widths; ``thorough``
+            all that lose little without training, on a fine grid.
+        forms: Names of the forms to try instead.
+        only: Names of the only layers that may be replaced.
+        exclude: Names of layers that stay as they are.
+        nonlinearity: ``relu`` puts a ReLU between the layers of stacks, lifted so that on the
+            calibration samples it changes nothing: something for training to use.
+        measure: Runtimes that both networks are timed in at the end, in turns: ``convsmith``,
+            ``onnxruntime``, ...
         progress: Called during long steps.
 
     Raises:
@@ -114,7 +77,8 @@ def rewrite(
         DataError: If the calibration belongs to another network, or weights or values in the
             network are NaN or infinite.
         PlanError: If the plan does.
-        UsageError: If there is not exactly one of ``macs``, ``params`` and ``plan``.
+        UsageError: If there is not exactly one of ``macs``, ``params``, ``max_loss`` and
+            ``plan``, or a form, layer or strategy is unknown.
 
     A budget that pays for the network as it is changes nothing:
 
@@ -123,205 +87,96 @@ def rewrite(
     >>> rewrite(net, macs=1.0).net is net
     True
     """
-    options = {"macs": macs, "params": params, "plan": plan}
+    options = {
+        "macs": macs,
+        "params": params,
+        "latency": latency,
+        "max_loss": max_loss,
+        "plan": plan,
+    }
     given = [name for name, value in options.items() if value is not None]
     if len(given) != 1:
         raise UsageError(
-            "a rewrite needs exactly one of macs=, params= and plan="
+            "a rewrite needs exactly one of macs=, params=, latency=, max_loss= and plan="
             + (f", not {' and '.join(given)}" if given else ""),
             remedy="such as macs=0.5",
         )
-    before = analyze(net).total
-    nodes = candidates(net)
-    check_weights(net, nodes)
-    if calibration is not None:
-        _check_calibration(net, nodes, calibration)
-    moments: Mapping[str, Moments] = {} if calibration is None else calibration.moments
-    samples = () if calibration is None else calibration.samples
-    chosen: dict[str, Candidate] = {}
-    with one_blas_thread():
-        if plan is None:
-            currency: Currency = "macs" if macs is not None else "params"
-            share = macs if macs is not None else params
-            assert share is not None
-            asked: Mapping[str, float] = {currency: share}
-            total = getattr(before, currency)
-            budget = budget_of(share, total, currency)
-            if budget < total:
-                _warn_without(calibration)
-                layers = tabulate(net, moments, nodes, progress=progress)
-                if samples:
-                    layers = measure(net, layers, moments, samples, progress=progress)
-                dense = sum(getattr(layer.candidates[0], currency) for layer in layers)
-                try:
-                    chosen = choose(layers, currency, budget, total - dense)
-                except BudgetError as error:
-                    raise error.at(net.source) from None
-        else:
-            chosen = _planned(net, plan, nodes, moments)
-            asked = plan.budget
-            if chosen:
-                _warn_without(calibration)
-        fitted = _fitted(net, chosen, calibration, progress)
-        made = Plan(source=net.source, budget=asked, choices=_choices(net, nodes, chosen, fitted))
-        result = replace_layers(net, made.chains)
-        verification = (
-            verify(net, result, samples, data="calibration samples", progress=progress)
-            if samples
-            else None
+    if nonlinearity not in (None, "relu"):
+        raise UsageError(f"there is no {nonlinearity!r} between layers", remedy="give 'relu'")
+    if nonlinearity is not None and (calibration is None or not calibration.samples):
+        raise UsageError(
+            "nonlinearity= needs calibration samples to see how far it must be lifted",
+            remedy="give calibration=convsmith.calibrate(net, batches)",
         )
-    return Rewriting(
-        net=result,
-        plan=made,
-        before=before,
-        after=analyze(result).total,
-        verification=verification,
+    job = replace(Job.begin(net, calibration, progress), relu=nonlinearity is not None)
+    with one_blas_thread():
+        if plan is not None:
+            if any(choice.form != KEEP for choice in plan.choices):
+                warn_without(calibration)
+            return timed(job.planned(plan, strategy), measure)
+        shares: dict[Currency, float | None] = {"macs": macs, "params": params}
+        for currency, share in shares.items():
+            total = getattr(job.before, currency)
+            if share is not None and budget_of(share, total, currency) >= total:
+                return timed(job.finish({}, {currency: share}), measure)
+        warn_without(calibration)
+        table = table_of(
+            net,
+            calibration,
+            strategy=strategy,
+            forms=forms,
+            only=only,
+            exclude=exclude,
+            progress=progress,
+        )
+        if latency is not None:
+            made = job.timed(table, latency)
+            measure = tuple(dict.fromkeys(("convsmith", *measure)))
+        elif max_loss is not None:
+            made = job.losing(table, max_loss)
+        for currency, share in shares.items():
+            if share is not None:
+                total = getattr(job.before, currency)
+                chosen = table.within(currency, budget_of(share, total, currency), total)
+                made = job.finish(chosen, {currency: share}, table)
+    return timed(made, measure)
+
+
+def timed(made: Rewriting, runtimes: Iterable[str], *, tune: bool = True) -> Rewriting:
+    """The rewriting with both networks timed in turns; a note says if nothing was gained.
+
+    Args:
+        made: The rewriting.
+        runtimes: Where.
+        tune: Whether convsmith measures its algorithms first, where this machine has not.
+    """
+    names = list(runtimes)
+    if not names:
+        return made
+    return with_timings(made, side_by_side(made.original, made.net, names, tune=tune))
+
+
+def with_timings(made: Rewriting, timings: Timings) -> Rewriting:
+    """The rewriting with measured times; a note says if nothing was gained."""
+    made = replace(made, timings=timings)
+    slow = [name for name, gained in made.speedups.items() if gained <= 1]
+    if not slow or not made.plan.chains:
+        return made
+    remedy = "replace fewer layers (exclude=)"
+    if "latency" not in made.plan.budget:
+        remedy = f"give latency= instead, or {remedy}"
+    note = (
+        f"it is not faster in {' and '.join(slow)}"
+        f" ({', '.join(f'{made.speedups[name]:.2f}x' for name in slow)}), so it is no improvement"
+        f" there: {remedy}"
     )
+    return replace(made, notes=(*made.notes, note))
 
 
-def _warn_without(calibration: Calibration | None) -> None:
+def warn_without(calibration: Calibration | None) -> None:
+    """Warns that there are no statistics, if there are none."""
     if calibration is None:
         warnings.warn(
             "no calibration data: the weights alone are approximated, which loses much more",
             stacklevel=3,
         )
-
-
-def budget_of(share: float, total: int, currency: str) -> float:
-    """What may be spent: a share of the total (at most 1), or, above 1, the number itself.
-
-    Raises:
-        BudgetError: If that is no budget.
-
-    >>> budget_of(0.5, 100, "macs"), budget_of(70, 100, "macs")
-    (50.0, 70)
-    """
-    if not 0 < share < float("inf"):
-        raise BudgetError(
-            f"{currency}={share} is no budget",
-            remedy="give a share such as 0.5, or a number of them",
-        )
-    return share * total if share <= 1 else share
-
-
-def _check_calibration(net: Graph, nodes: Sequence[Node], calibration: Calibration) -> None:
-    """Checks that a calibration was made with this network."""
-    for node in nodes:
-        moments = calibration.moments.get(node.name)
-        if moments is None:
-            raise DataError(
-                "the calibration has no statistics of this layer",
-                place=node.name,
-                remedy="calibrate this very network",
-            )
-        width = math.prod(net.parameter(node, "weight").shape[1:])
-        if len(moments.first) != width:
-            raise DataError(
-                f"the calibration saw windows of {len(moments.first)} numbers, the layer has"
-                f" {width}",
-                place=node.name,
-                remedy="calibrate this very network",
-            )
-    for index, sample in enumerate(calibration.samples):
-        check_batch(net, sample, f"calibration sample {index + 1}")
-
-
-def _planned(
-    net: Graph, plan: Plan, nodes: Sequence[Node], moments: Mapping[str, Moments]
-) -> dict[str, Candidate]:
-    """The candidates that a plan names."""
-    by_name = {node.name: node for node in nodes}
-    chosen: dict[str, Candidate] = {}
-    for choice in plan.choices:
-        check_belongs(choice, net)
-        if choice.form == KEEP:
-            continue
-        if choice.form != spatial.NAME or choice.layer not in by_name:
-            raise PlanError(
-                f"the form {choice.form!r} does not apply here",
-                place=choice.layer,
-                remedy=f"use {spatial.NAME!r} on 2-D convolutions, or {KEEP!r}",
-            )
-        if choice.rank < 1:
-            raise PlanError(
-                f"rank {choice.rank} is no width",
-                place=choice.layer,
-                remedy=f"choose at least 1, or the form {KEEP!r}",
-            )
-        node = by_name[choice.layer]
-        made = tabulate(net, moments, [node], ranks=[choice.rank])[0].candidates[1:]
-        if not made:
-            raise PlanError(
-                f"rank {choice.rank} is not cheaper than the layer",
-                place=choice.layer,
-                remedy=f"choose a smaller one, or the form {KEEP!r}",
-            )
-        chosen[choice.layer] = made[0]
-    return chosen
-
-
-def _fitted(
-    net: Graph,
-    chosen: Mapping[str, Candidate],
-    calibration: Calibration | None,
-    progress: Progress | None,
-) -> dict[str, Fitted]:
-    if calibration is not None and calibration.samples:
-        return rebuild(
-            net,
-            chosen,
-            calibration.samples,
-            positions=calibration.positions,
-            progress=progress,
-        )
-    moments: Mapping[str, Moments] = {} if calibration is None else calibration.moments
-    return {
-        name: correct_means(net, net.by_name[name], candidate, moments.get(name))
-        for name, candidate in chosen.items()
-        if candidate.form != KEEP
-    }
-
-
-def _choices(
-    net: Graph,
-    nodes: Sequence[Node],
-    chosen: Mapping[str, Candidate],
-    fitted: Mapping[str, Fitted],
-) -> tuple[Choice, ...]:
-    choices = []
-    for node in nodes:
-        op, x = node.op, net.shape(node.inputs[0])
-        assert isinstance(op, Conv)
-        made, candidate = fitted.get(node.name), chosen.get(node.name)
-        dense = dense_macs(net, node)
-        shape = net.parameter(node, "weight").shape
-        if made is None or candidate is None:
-            choices.append(
-                Choice(
-                    layer=node.name,
-                    form=KEEP,
-                    rank=0,
-                    order="",
-                    text=operator_text(op),
-                    shape=shape,
-                    macs_before=dense,
-                    macs_after=dense,
-                    error=0.0,
-                )
-            )
-            continue
-        choices.append(
-            Choice(
-                layer=node.name,
-                form=candidate.form,
-                rank=candidate.rank,
-                order=made.order,
-                text=chain_text(made.chain),
-                shape=shape,
-                macs_before=dense,
-                macs_after=spatial.macs(op, candidate.rank, made.order, x),
-                error=made.error,
-                chain=made.chain,
-            )
-        )
-    return tuple(choices)

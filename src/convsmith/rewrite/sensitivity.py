@@ -21,15 +21,15 @@ from convsmith.graph import Graph, Node
 from convsmith.graph.evaluate import apply, evaluate, node_arguments, run_chain
 from convsmith.graph.operators import Softmax
 from convsmith.results import Progress
-from convsmith.rewrite.choosing import Candidate, Layer
+from convsmith.rewrite.candidates import Candidate, Layer
+from convsmith.rewrite.moments import Moments
 from convsmith.rewrite.rebuilding import correct_means
-from convsmith.rewrite.statistics import Moments
 
 __all__ = ["measure", "output_loss"]
 
 Array = npt.NDArray[Any]
 
-PROBE_BYTES = 192 << 20
+PROBE_BYTES = 768 << 20
 """How many bytes the values of the probed samples may take."""
 
 PROBE_IMAGES = 96
@@ -45,6 +45,8 @@ def measure(
     moments: Mapping[str, Moments],
     samples: Sequence[Mapping[str, Array]],
     *,
+    probes: int = PROBES,
+    images: int = PROBE_IMAGES,
     progress: Progress | None = None,
 ) -> list[Layer]:
     """Returns the layers with the ``loss`` of every candidate measured or interpolated.
@@ -54,15 +56,17 @@ def measure(
         layers: Its layers with fitted candidates.
         moments: Statistics per layer.
         samples: Calibration inputs.
+        probes: How many candidates of each layer are put into the network.
+        images: How many images they see.
         progress: Called after each layer.
 
     Raises:
         DataError: If the network's output is NaN or infinite for a sample.
     """
-    few = _few(net, _cropped(net, samples))
-    probes = [evaluate(net, sample) for sample in few]
+    few = _few(net, _cropped(net, samples), images)
+    seen = [evaluate(net, sample) for sample in few]
     for output in net.outputs:
-        if not all(np.isfinite(values[output.value]).all() for values in probes):
+        if not all(np.isfinite(values[output.value]).all() for values in seen):
             raise DataError(
                 "this output holds NaN or infinity for a calibration sample",
                 place=output.name,
@@ -70,7 +74,7 @@ def measure(
             )
     measured = []
     for index, layer in enumerate(layers):
-        measured.append(_measure_layer(net, layer, moments[layer.name], probes))
+        measured.append(_measure_layer(net, layer, moments.get(layer.name), seen, probes))
         if progress is not None:
             progress("measuring sensitivity", index + 1, len(layers))
     return measured
@@ -99,18 +103,18 @@ def _middle(x: Array) -> Array:
     return x[tuple(window)]
 
 
-def _few(net: Graph, samples: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
+def _few(net: Graph, samples: Sequence[Mapping[str, Array]], most: int) -> list[dict[str, Array]]:
     """As many images, from the front of each sample, as the memory allows."""
     wanted = net.inputs[0].name
     held = sum(math.prod(shape) for shape in net.shapes.values() if shape is not None)
     per_element = held / max(math.prod(net.inputs[0].shape), 1)
     few: list[dict[str, Array]] = []
     images, room = 0, float(PROBE_BYTES)
-    share = max(1, -(-PROBE_IMAGES // max(len(samples), 1)))
+    share = max(1, -(-most // max(len(samples), 1)))
     for sample in samples:
         one = sample[wanted][:1].size * per_element * 4
         fitting = int(room // max(one, 1.0))
-        count = min(share, len(sample[wanted]), PROBE_IMAGES - images, fitting)
+        count = min(share, len(sample[wanted]), most - images, fitting)
         count = max(count, 0 if few else 1)
         if count:
             few.append({name: array[:count] for name, array in sample.items()})
@@ -120,16 +124,19 @@ def _few(net: Graph, samples: Sequence[Mapping[str, Array]]) -> list[dict[str, A
 
 
 def _measure_layer(
-    net: Graph, layer: Layer, moments: Moments, probes: Sequence[Mapping[str, Array]]
+    net: Graph,
+    layer: Layer,
+    moments: Moments | None,
+    seen: Sequence[Mapping[str, Array]],
+    probes: int,
 ) -> Layer:
     kept, *others = layer.candidates
     if not others:
         return layer
-    last = len(others) - 1
-    picks = sorted({round(last * i / (PROBES - 1)) for i in range(PROBES)})
     node = net.by_name[layer.name]
     found = sorted(
-        (max(others[i].error, 1e-12), _probe(net, node, others[i], moments, probes)) for i in picks
+        (max(one.error, 1e-12), _probe(net, node, one, moments, seen))
+        for one in _spaced(others, probes)
     )
     errors = np.log([error for error, _ in found])
     losses = np.maximum.accumulate(np.log([max(loss, 1e-12) for _, loss in found]))
@@ -140,11 +147,22 @@ def _measure_layer(
     return replace(layer, candidates=(kept, *rated))
 
 
+def _spaced(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
+    """Some candidates whose errors are spread over those of all, both ends among them."""
+    ordered = sorted(candidates, key=lambda c: c.error)
+    if len(ordered) <= count:
+        return ordered
+    errors = np.log([max(c.error, 1e-12) for c in ordered])
+    wanted = np.linspace(errors[0], errors[-1], count)
+    picks = {int(np.argmin(np.abs(errors - goal))) for goal in wanted}
+    return [ordered[index] for index in sorted(picks)]
+
+
 def _probe(
     net: Graph,
     node: Node,
     candidate: Candidate,
-    moments: Moments,
+    moments: Moments | None,
     probes: Sequence[Mapping[str, Array]],
 ) -> float:
     """The loss at the output with this one layer replaced, its mean corrected."""

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from convsmith.runtime.timing import Timing, compare, outputs
+from convsmith.runtime.timing import Timing, compare, networks, outputs
 
-__all__ = ["Timing", "compare", "outputs"]
+__all__ = ["Timing", "compare", "networks", "outputs"]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from convsmith.parallel import spread, threads
 
-__all__ = ["CLOCKS", "Clock", "Samples", "in_turns", "one_by_one"]
+__all__ = ["CLOCKS", "Clock", "Samples", "in_turns", "no_garbage", "one_by_one", "turn"]
 
 Clock = Literal["wall", "processor"]
 CLOCKS: Final[Mapping[Clock, Callable[[], float]]] = {
@@ -87,7 +87,7 @@ def in_turns(
     Returns:
         Samples by name, in the order of ``calls``.
     """
-    return _rounds(calls, rounds, ready, partial(_turn, clock=CLOCKS[clock]))
+    return _rounds(calls, rounds, ready, partial(turn, clock=CLOCKS[clock]))
 
 
 def one_by_one(
@@ -123,7 +123,7 @@ def _rounds(
 ) -> dict[str, Samples]:
     taken: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)
-    with _no_garbage():
+    with no_garbage():
         for index in range(rounds):
             first = index % max(len(names), 1)
             fastest = min((min(times) for times in taken.values() if times), default=0.0)
@@ -136,7 +136,8 @@ def _rounds(
     return {name: Samples(tuple(times)) for name, times in taken.items()}
 
 
-def _turn(call: Callable[[], None], *, clock: Callable[[], float]) -> float:
+def turn(call: Callable[[], None], *, clock: Callable[[], float]) -> float:
+    """Gives a call its turn, after a pause, and returns the median milliseconds of its runs."""
     time.sleep(_PAUSE)
     warm = _timed(call, clock)
     runs = min(_MOST_RUNS, max(1, round(1e3 * _TURN / max(warm, 1e-3))))
@@ -150,7 +151,7 @@ def _timed(call: Callable[[], None], clock: Callable[[], float]) -> float:
 
 
 @contextmanager
-def _no_garbage() -> Iterator[None]:
+def no_garbage() -> Iterator[None]:
     """Keeps Python's garbage collector out of the times."""
     enabled = gc.isenabled()
     gc.collect()

@@ -1,4 +1,4 @@
-"""Measured time, with ONNX Runtime on the CPU.
+"""Measured time of whole networks: ONNX files in ONNX Runtime, graphs in several runtimes.
 
 Networks are timed in turns (A B A B ...), so that whatever else the machine does meanwhile
 slows all of them alike, and compared round by round: a ratio says more than two medians.
@@ -6,9 +6,9 @@ slows all of them alike, and compared round by round: a ratio says more than two
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -17,10 +17,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convsmith.errors import DataError, MissingDependencyError, SourceError, UsageError
+from convsmith.errors import UsageError
+from convsmith.graph import Graph
+from convsmith.parallel import limited_threads
 from convsmith.parallel import threads as available_threads
+from convsmith.runtime.interleaving import CLOCKS, Clock, no_garbage, turn
+from convsmith.runtime.runtimes import RUNTIMES, Job, Runtime
+from convsmith.runtime.sessions import onnxruntime as _onnxruntime
+from convsmith.runtime.sessions import open_session as _session
+from convsmith.runtime.sessions import run_session as _run
 
-__all__ = ["Timing", "compare", "outputs"]
+__all__ = ["Timing", "compare", "networks", "outputs"]
 
 Array = npt.NDArray[Any]
 
@@ -29,8 +36,6 @@ LEAST_ROUNDS = 9
 
 MOST_ROUNDS = 200
 """How often every network runs at most, unless the caller says otherwise."""
-
-_ERRORS_ONLY = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +157,124 @@ def compare(
     }
 
 
+def networks(
+    nets: Mapping[str, Graph],
+    inputs: Mapping[str, Array],
+    *,
+    runtimes: Sequence[str] = ("convsmith", "onnxruntime"),
+    modules: Mapping[str, Any] | None = None,
+    repeats: int | None = None,
+    threads: int | None = None,
+    seconds: float = 3.0,
+    tune: bool = True,
+    clock: Clock = "wall",
+) -> dict[str, dict[str, Timing]]:
+    """Times whole networks in several runtimes against each other, all in turns.
+
+    In every round each network has a turn in each runtime: one run that is not timed, then some
+    that are; their median is its sample of that round. So the samples of a round belong together,
+    and :meth:`Timing.ratio` compares any two of the result.
+
+    Args:
+        nets: Networks with weights, by the name to report them under.
+        inputs: One array per input; all networks take the same.
+        runtimes: Names of :data:`convsmith.runtime.runtimes.RUNTIMES`: ``convsmith`` (compiled),
+            ``onnxruntime``, ``openvino``, ``torch``, ``torch channels_last``.
+        modules: The torch modules of the networks, by the same names; torch runs only these.
+        repeats: The most rounds.
+        threads: How many threads everybody may use; all cores by default.
+        seconds: No round starts after this time, except the first ``LEAST_ROUNDS`` (or
+            ``repeats``).
+        tune: Whether convsmith measures its candidates first, where this machine has not.
+        clock: ``wall``; or ``processor``, the time for which this process computed: with one
+            thread it leaves out how long a busy machine let it wait.
+
+    Returns:
+        Per network, per runtime, how long it took.
+
+    Raises:
+        MissingDependencyError: If a runtime is not installed.
+        SourceError: If a runtime cannot run a network.
+        DataError: If an input is missing or has the wrong size or type, or weights are absent.
+        UsageError: If a runtime is unknown or a number is less than 1.
+
+    >>> from convsmith.graph import parse
+    >>> x = {"x": np.ones((1, 1, 4, 4), np.float32)}
+    >>> nets = {"before": parse("1@4 > relu"), "after": parse("1@4 > relu > relu")}
+    >>> timings = networks(nets, x, runtimes=["convsmith"], repeats=3, threads=1)
+    >>> [(name, list(timed), timed["convsmith"].runs) for name, timed in timings.items()]
+    [('before', ['convsmith'], 3), ('after', ['convsmith'], 3)]
+    """
+    for name, value in (("repeats", repeats), ("threads", threads)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} {value} is less than 1", remedy="give a positive number")
+    for name in runtimes:
+        if name not in RUNTIMES:
+            raise UsageError(
+                f"there is no runtime {name!r}", remedy=f"choose of {', '.join(RUNTIMES)}"
+            )
+    if clock not in CLOCKS:
+        raise UsageError(f"there is no clock {clock!r}", remedy="choose wall or processor")
+    given = {} if modules is None else modules
+    calls: dict[tuple[str, str], tuple[Runtime, Callable[[], None]]] = {}
+    with ExitStack() as held:
+        count = held.enter_context(limited_threads(threads))
+        if clock == "processor" and count > 1:
+            raise UsageError(
+                f"processor time of {count} threads is their sum", remedy="use threads=1, or wall"
+            )
+        for chosen in dict.fromkeys(runtimes):
+            held.enter_context(RUNTIMES[chosen].using(count))
+        folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="convsmith-")))
+        for number, (name, net) in enumerate(nets.items()):
+            file = folder / f"{number}.onnx"
+            job = Job(
+                net=net, file=file, module=given.get(name), inputs=inputs, threads=count, tune=tune
+            )
+            for chosen in dict.fromkeys(runtimes):
+                runtime = RUNTIMES[chosen]
+                calls[name, chosen] = (runtime, runtime.prepare(job))
+        for _, call in calls.values():
+            call()  # the first run allocates
+        runs = {key: call for key, (_, call) in calls.items()}
+        taken = _in_rounds(runs, repeats, seconds, clock)
+    shapes = {name: array.shape for name, array in inputs.items()}
+    return {
+        name: {
+            chosen: Timing(
+                samples=tuple(taken[name, chosen]),
+                engine=runtime.engine,
+                version=runtime.version(),
+                threads=count,
+                shapes=shapes,
+            )
+            for (of, chosen), (runtime, _) in calls.items()
+            if of == name
+        }
+        for name in nets
+    }
+
+
+def _in_rounds(
+    calls: Mapping[tuple[str, str], Callable[[], None]],
+    repeats: int | None,
+    seconds: float,
+    clock: Clock,
+) -> dict[tuple[str, str], list[float]]:
+    """Gives everybody a turn a round; every round begins with another one."""
+    taken: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
+    order = list(calls)
+    begin = perf_counter()
+    with no_garbage():
+        for done in range(repeats or MOST_ROUNDS):
+            if done >= LEAST_ROUNDS and perf_counter() - begin > seconds:
+                break
+            first = done % max(len(order), 1)
+            for key in order[first:] + order[:first]:
+                taken[key].append(turn(calls[key], clock=CLOCKS[clock]))
+    return taken
+
+
 def outputs(model: Path, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """Runs an ONNX file once and returns its outputs by name.
 
@@ -163,67 +286,3 @@ def outputs(model: Path, inputs: Mapping[str, Array]) -> dict[str, Array]:
     session = _session(model, available_threads())
     names = [value.name for value in session.get_outputs()]
     return dict(zip(names, _run(session, inputs, model), strict=True))
-
-
-def _onnxruntime() -> Any:
-    try:
-        return importlib.import_module("onnxruntime")
-    except ImportError:
-        raise MissingDependencyError(
-            "ONNX Runtime is not installed",
-            remedy="pip install 'convsmith[onnxruntime]'",
-        ) from None
-
-
-@contextlib.contextmanager
-def _its_errors(model: Path) -> Iterator[None]:
-    """Turns ONNX Runtime's exceptions, which share no base of their own, into ours."""
-    errors = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-    kinds: tuple[type[Exception], ...] = (
-        RuntimeError,
-        ValueError,
-        *(k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, Exception)),
-    )
-    try:
-        yield
-    except kinds as error:
-        reason = str(error).split(" : ")[-1].strip().splitlines() or [type(error).__name__]
-        if isinstance(error, ValueError | errors.InvalidArgument):
-            raise DataError(
-                f"ONNX Runtime does not take the inputs ({reason[0]})",
-                place=str(model),
-                remedy="give arrays of the sizes and types that the network takes",
-            ) from None
-        raise SourceError(
-            f"ONNX Runtime cannot run it ({reason[0]})",
-            place=str(model),
-            remedy="update onnxruntime, or go without measured times",
-        ) from None
-
-
-def _session(model: Path, count: int) -> Any:
-    runtime = _onnxruntime()
-    if not model.is_file():
-        raise SourceError("there is no such file", place=str(model), remedy="check its name")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = count
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
-    # Threads that wait for the next run in a busy loop would slow the network whose turn it is.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    with _its_errors(model):
-        return runtime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-
-
-def _run(session: Any, inputs: Mapping[str, Array], model: Path) -> Sequence[Array]:
-    wanted = [value.name for value in session.get_inputs()]
-    missing = [name for name in wanted if name not in inputs]
-    if missing:
-        raise DataError(
-            f"input {missing[0]!r} is missing",
-            place=str(model),
-            remedy=f"it takes {', '.join(map(repr, wanted))}",
-        )
-    with _its_errors(model):
-        made: Sequence[Array] = session.run(None, {name: inputs[name] for name in wanted})
-    return made

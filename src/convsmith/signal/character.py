@@ -39,7 +39,7 @@ import numpy.typing as npt
 from convsmith.errors import UsageError
 from convsmith.signal.response import frequencies, response
 
-__all__ = ["Character", "Kind", "character", "separability"]
+__all__ = ["Character", "Kind", "character", "orientation", "separability"]
 
 Array = npt.NDArray[Any]
 Kind = Literal["zero", "low-pass", "high-pass", "band-pass", "all-pass", "mixed"]
@@ -126,7 +126,7 @@ def character(kernel: Array, *, size: int = 64) -> Character:
         [power[inner].mean(), power[~inner & ~outer].mean(), power[outer].mean()], np.float64
     )
     rings /= rings.sum()
-    direction, coherence = _orientation(power, grids)
+    direction, coherence = orientation(power, grids)
     zero, at_edge = float(gain[radius == 0][0]) / best, float(gain[edge].max()) / best
     return Character(
         kind=_kind(zero, at_edge, float(gain.min()) / best),
@@ -154,7 +154,17 @@ def _kind(zero: float, edge: float, least: float) -> Kind:
     return "mixed"
 
 
-def _orientation(power: Array, grids: Sequence[Array]) -> tuple[float | None, float]:
+def orientation(power: Array, grids: Sequence[Array]) -> tuple[float | None, float]:
+    """Returns along which direction power lies, and how clearly: see ``direction``, ``coherence``.
+
+    Args:
+        power: |H(f)|^2 or a power spectrum, one value a frequency.
+        grids: Its frequencies, one array of the same shape per axis.
+
+    >>> grids = np.meshgrid(frequencies(8), frequencies(8), indexing="ij")
+    >>> orientation((grids[0] == 0) * 1.0, grids)
+    (0.0, 1.0)
+    """
     if len(grids) == 1:
         return None, 0.0
     # On the edge f = -1/2 and f = 1/2 are one wave: it has no sign, so no mixed moment.

@@ -18,7 +18,7 @@ from convsmith.sources.input_sizes import Sizes, name_sizes, read_sizes, resize_
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["load", "save"]
+__all__ = ["load", "made_by_factory", "save"]
 
 _KINDS = (
     "give an .onnx file, a notation such as '3@32 > conv 8 3 > relu', zoo:NAME"
@@ -176,10 +176,19 @@ def _importing_from_here() -> Iterator[None]:
             sys.path.remove(here)
 
 
-def _load_factory(text: str, given: object) -> Graph:
-    module_name, _, attribute = text.partition(":")
+def made_by_factory(text: str) -> object:
+    """Returns what ``pkg.module:factory`` makes: a module or a graph, or something unusable.
+
+    Raises:
+        SourceError: If it cannot be imported or called.
+    """
+    module_name, _, attribute = text.strip().partition(":")
     with _importing_from_here():
-        made = _call_factory(text, module_name, attribute)
+        return _call_factory(text, module_name, attribute)
+
+
+def _load_factory(text: str, given: object) -> Graph:
+    made = made_by_factory(text)
     if isinstance(made, Graph):
         return resize_inputs(made, read_sizes(given))
     if _is_module(made):

@@ -162,6 +162,7 @@ class Comparison(Result):
         curves: Of the rows' forms and others, for kernels of other sizes.
         kernel: Of the convolution.
         clock: What measured the milliseconds; empty: nothing did.
+        runtime: What ran the rows for that: ``convsmith``, ``onnxruntime``, or empty.
     """
 
     kind: Literal["arrangements", "networks"]
@@ -173,18 +174,20 @@ class Comparison(Result):
     curves: tuple[Curve, ...] = ()
     kernel: tuple[int, ...] = ()
     clock: str = ""
+    runtime: str = ""
 
     @property
     def by_form(self) -> Mapping[str, ComparisonRow]:
         """The rows by their form."""
         return {row.form: row for row in self.rows}
 
-    def timed(self, milliseconds: Mapping[str, float], clock: str) -> Comparison:
+    def timed(self, milliseconds: Mapping[str, float], clock: str, runtime: str = "") -> Comparison:
         """The same comparison with measured times.
 
         Args:
             milliseconds: By form; a form without a time has none.
-            clock: What measured them.
+            clock: What measured them, in words.
+            runtime: What ran the rows.
         """
         base = milliseconds.get(self.rows[0].form)
         rows = [
@@ -193,7 +196,7 @@ class Comparison(Result):
             else row
             for row in self.rows
         ]
-        return replace(self, rows=tuple(rows), clock=clock)
+        return replace(self, rows=tuple(rows), clock=clock, runtime=runtime)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the comparison as JSON-ready data, schema ``convsmith.comparison/1``."""
@@ -204,6 +207,7 @@ class Comparison(Result):
             "layer": self.layer,
             "width": self.width,
             "clock": self.clock,
+            "runtime": self.runtime,
             "rows": [row.to_dict() for row in self.rows],
             "refused": [
                 {"form": item.form, "reason": item.reason, "ratio_macs": item.ratio_macs}

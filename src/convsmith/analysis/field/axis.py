@@ -135,6 +135,8 @@ class Periodic(Generic[_Seen]):
 
     def fixed(self) -> Self:
         """The field of what sees position 0 wherever it stands."""
+        if self.step == 0 and len(self.phases) == 1:
+            return self
         return replace(self, phases=(self.part(0),), step=0)
 
     def nothing(self) -> Self:
@@ -159,7 +161,8 @@ class Periodic(Generic[_Seen]):
         if self.step * len(other.phases) != other.step * len(self.phases):
             return None
         if len(self.phases) == len(other.phases) == 1:
-            return replace(self, phases=(self.joined((self.phases[0], other.phases[0])),))
+            seen = self.joined((self.phases[0], other.phases[0]))
+            return self if seen == self.phases[0] else replace(self, phases=(seen,))
         period = math.lcm(len(self.phases), len(other.phases))
         if period > LONGEST_PERIOD:
             return None

@@ -17,7 +17,7 @@ from convsmith.analysis.field.moves import Move, Moves, Path, groups_of
 from convsmith.analysis.field.states import Channels, Labels, State, Where
 from convsmith.graph import Shape
 
-__all__ = ["blind", "channelled", "paired", "relabelled", "side_by_side"]
+__all__ = ["along", "blind", "channelled", "paired", "relabelled", "side_by_side"]
 
 _Where = TypeVar("_Where", bound=Where)
 
@@ -81,6 +81,18 @@ def _channels_of(state: State[_Where]) -> Channels[_Where]:
     return Channels(labels=np.zeros((), np.intp), states=(state,))
 
 
+def along(state: State[_Where], axes: Sequence[int], shape: Shape) -> Channels[_Where] | None:
+    """The channels of any state, with a label for every element along some axes."""
+    channels = _channels_of(state)
+    sizes = list(channels.labels.shape or (1,) * len(shape))
+    labels = channels.labels.reshape(sizes)
+    for axis in axes:
+        sizes[axis] = shape[axis]
+    if math.prod(sizes) > _MOST_LABELS:
+        return None
+    return replace(channels, labels=np.broadcast_to(labels, sizes))
+
+
 def side_by_side(
     states: Sequence[State[_Where]], axis: int, shapes: Sequence[Shape]
 ) -> Channels[_Where] | None:
@@ -121,6 +133,8 @@ def relabelled(
     channels: Channels[_Where], path: Moves | Path, shape: Shape, output: Shape
 ) -> tuple[Labels, _Sources] | None:
     """The labels of an output, and what they stand for; ``None`` where no label can say it."""
+    if 0 in output:
+        return None
     labels = channels.labels
     singles = [frozenset({label}) for label in range(len(channels.states))]
     if isinstance(path, Path):
@@ -128,8 +142,10 @@ def relabelled(
         return None if regrouped is None else (regrouped, singles)
     sources: _Sources = singles
     to: dict[int, int] = {}
+    followed = _followed(channels.states)
     for axis, move in enumerate(path):
-        if labels.shape[axis] == 1:
+        alone = shape[axis] == 1 and move.how == "look" and axis not in followed
+        if labels.shape[axis] == 1 and not alone:  # what is alone may get others beside it
             continue
         found = _moved(labels, sources, axis, move, shape[axis], output)
         if found is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
@@ -38,7 +39,7 @@ class Field:
     axes: tuple[Axis | None, ...]
     status: FieldStatus = "exact"
     everywhere: tuple[bool, ...] = ()
-    reason: str = ""
+    reason: str = dataclass_field(default="", compare=False)
 
     @property
     def is_global(self) -> bool:

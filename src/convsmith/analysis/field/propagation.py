@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
 from typing import Generic, TypeVar
 
 from convsmith.analysis.field.axis import Axis, Periodic
 from convsmith.analysis.field.channels import (
+    along,
     blind,
     channelled,
     paired,
@@ -33,6 +33,8 @@ from convsmith.graph.operators import (
     Conv,
     Identity,
     Norm,
+    Operator,
+    Pad,
     Slice,
     Split,
     Unary,
@@ -76,17 +78,31 @@ def propagate(
     for place, node in enumerate(graph.nodes):
         parts = [states.get(used) for used in node.inputs]
         if any(part is not None for part in parts):
+            follower = labelling if place <= last else walk
             for index, made in enumerate(node.outputs):
-                states[made] = (labelling if place <= last else walk).through(node, parts, index)
+                states[made] = follower.through(node, parts, made, index)
     return states
 
 
 def _last_part(graph: Graph) -> int:
-    """The place of the last node that may take a part of the channels; -1: there is none."""
-    for place in reversed(range(len(graph.nodes))):
-        if isinstance(graph.nodes[place].op, Slice | Split):
-            return place
-    return -1
+    """The place of the last node that may take a part of the channels; -1: there is none.
+
+    After channels that see nothing were added, every node may.
+    """
+    last = -1
+    for place, node in enumerate(graph.nodes):
+        if _takes_parts(node.op):
+            last = place
+        if isinstance(node.op, Pad) and any(map(any, node.op.padding[:2])):
+            return len(graph.nodes)
+    return last
+
+
+def _takes_parts(op: Operator) -> bool:
+    """Whether some channels may be left out; padding that is negative leaves some out."""
+    if isinstance(op, Pad):
+        return any(min(pads) < 0 for pads in op.padding[:2])
+    return isinstance(op, Slice | Split)
 
 
 def row_of(
@@ -142,9 +158,9 @@ class _Walk(Generic[_Where]):
     )
 
     def through(
-        self, node: Node, parts: Sequence[State[_Where] | None], index: int
+        self, node: Node, parts: Sequence[State[_Where] | None], made: str, index: int
     ) -> State[_Where]:
-        """The state of one output of a node, from those of its inputs."""
+        """The state of ``made``, one output of a node, from those of its inputs."""
         for part in parts:
             if part is not None and part.unknown:
                 return part
@@ -154,11 +170,15 @@ class _Walk(Generic[_Where]):
         if row is None:
             kind = node.op.kind if isinstance(node.op, Unsupported) else type(node.op).__name__
             return State(unknown=True, reason=f"{node.name}: {kind} is not supported")
-        output = self.graph.shape(node.outputs[index])
+        output = self.graph.shape(made)
         if self.labelled and isinstance(node.op, Concat):
             return self._concatenated(node, parts, row, output)
+        if self.labelled and isinstance(node.op, Pad):
+            parts = [_told_apart(parts[0], node.op, self.graph.shape(node.inputs[0]))]
         moved = [
-            self._input(node, part, path, self.graph.shape(used), output)
+            part
+            if not part.varied and _stays(part, path)
+            else self._input(node, part, path, self.graph.shape(used), output)
             for part, path, used in zip(parts, row, node.inputs, strict=True)
             if part is not None
         ]
@@ -167,12 +187,15 @@ class _Walk(Generic[_Where]):
         return self._united(node, moved, output)
 
     def _united(self, node: Node, states: Sequence[State[_Where]], output: Shape) -> State[_Where]:
-        return reduce(lambda a, b: self._union(node, a, b, output), states)
+        united = states[0]
+        for state in states[1:]:
+            united = self._union(node, united, state, output)
+        return united
 
     def _changes_nothing(self, node: Node) -> bool:
         """Whether every output sees what one input sees: the row says so of half of all nodes."""
         op = node.op
-        if not isinstance(op, _POINTWISE) and not (isinstance(op, Norm) and op.kind == "batch"):
+        if type(op) not in _POINTWISE and not (isinstance(op, Norm) and op.kind == "batch"):
             return False
         shape = self.graph.shapes[node.name]
         return shape is not None and shape == self.graph.shapes[node.inputs[0]]
@@ -221,7 +244,7 @@ class _Walk(Generic[_Where]):
         if not after.varied:
             return _labelled(after, None)
         found = relabelled(channels, path, shape, output)
-        parts = isinstance(node.op, Slice | Split)
+        parts = _takes_parts(node.op)
         if found is None:
             return replace(after, channels=None, bound=after.bound or parts)
         labels, sources = found
@@ -277,19 +300,14 @@ class _Walk(Generic[_Where]):
     def _step(
         self, node: Node, state: State[_Where], row: Moves, shape: Shape, output: Shape
     ) -> State[_Where]:
-        kept = all(
-            track.axis is not None
-            and row[track.axis].how == "keep"
-            and row[track.axis].to == track.axis
-            for track in state.tracks
-        )
+        kept = _stays(state, row)
         varied, bound, reason = state.varied, state.bound, state.reason
         if kept and not varied:
             return state
         if varied:
             if isinstance(node.op, Conv) and node.op.groups == 1:
                 varied = False
-            elif isinstance(node.op, Slice | Split) and not (state.channels and self.labelled):
+            elif _takes_parts(node.op) and not (state.channels and self.labelled):
                 followed = {track.axis for track in state.tracks}
                 bound |= any(
                     move.how == "look" and axis not in followed and shape[axis] != output[axis]
@@ -313,7 +331,7 @@ class _Walk(Generic[_Where]):
             move = row[track.axis]
             size = shape[track.axis]
             if done is not None and _alike(done[0], track, done[1], move, shape, output):
-                after = replace(done[2], axis=move.to)  # square images, square windows
+                after = done[2].on(move.to)  # square images, square windows
             else:
                 after, spreads = self._follow(track, move, size, output, extent)
                 varied |= spreads
@@ -348,9 +366,9 @@ class _Walk(Generic[_Where]):
         single = size == 1 or (where.is_constant and not track.scattered)
         match move.how:
             case "keep":
-                return replace(track, axis=move.to), False
+                return track.on(move.to), False
             case "gate" if single:
-                return replace(track, axis=move.to), False
+                return track.on(move.to), False
             case "gate":
                 gated = where.gate(size, extent)
                 return replace(track, axis=move.to, where=gated, everywhere=True), False
@@ -358,7 +376,7 @@ class _Walk(Generic[_Where]):
                 all_of_it = where.whole(size, extent)
                 return Track(where=all_of_it, axis=move.to, everywhere=True), False
             case "reduce" if move.to is not None and output[move.to] == 1:
-                return replace(track, axis=move.to), False
+                return track.on(move.to), False
             case "anywhere" if not single:
                 freely = self._scattered(track, move.to, size, extent)
                 return replace(freely, unbounded=True), False
@@ -409,8 +427,8 @@ class _Walk(Generic[_Where]):
         if a is b:
             return a
         kinds = (id(a), id(b), isinstance(node.op, Concat))
-        if kinds in self.met:
-            return self.met[kinds][-1]
+        if (met := self.met.get(kinds)) is not None:
+            return met[-1]
         for nothing, rest in ((a, b), (b, a)):
             if all(track.where.is_empty for track in nothing.tracks):
                 return rest
@@ -455,11 +473,33 @@ def _labelled(state: State[_Where], channels: Channels[_Where] | None) -> State[
     return replace(state, channels=channels, varied=True)
 
 
+def _told_apart(state: State[_Where] | None, op: Pad, shape: Shape) -> State[_Where] | None:
+    """A state with a label for every channel beside which channels are added that see nothing."""
+    if state is None or op.mode != "constant":
+        return state
+    followed = {track.axis for track in state.tracks}
+    axes = [a for a, pads in enumerate(op.padding) if any(pads) and a not in followed]
+    if not axes or (state.varied and state.channels is None):
+        return state
+    return replace(state, varied=True, channels=along(state, axes, shape))
+
+
 def _parts(node: Node) -> str:
     return f"{node.name} takes a part of channels that see different pixels"
 
 
-_POINTWISE = (Activation, Cast, Identity, Unary)
+_POINTWISE = frozenset((Activation, Cast, Identity, Unary))  # operator classes are final
+
+
+def _stays(state: State[_Where], path: Moves | Path) -> bool:
+    """Whether all tracks stay on their axes, every position where it is."""
+    if isinstance(path, Path):
+        return False
+    for track in state.tracks:
+        axis = track.axis
+        if axis is None or (move := path[axis]).how != "keep" or move.to != axis:
+            return False
+    return True
 
 
 def _alike(

@@ -77,6 +77,19 @@ class Track(Generic[_Where]):
     unbounded: bool = False
     joined: Joined[_Where] | None = None
 
+    def on(self, axis: int | None) -> Track[_Where]:
+        """The same along another axis of the value."""
+        if axis == self.axis:
+            return self
+        return Track(
+            where=self.where,
+            axis=axis,
+            everywhere=self.everywhere,
+            scattered=self.scattered,
+            unbounded=self.unbounded,
+            joined=self.joined,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joined(Generic[_Where]):

@@ -149,6 +149,9 @@ def _down(views: _Views, path: Moves | Path, shape: Shape, output: Shape, node: 
 def _through(views: _Views, row: Moves, shape: Shape, output: Shape, node: str) -> _Views:
     """All axes through one operator."""
     found = [_axis(views, move, size, output, node) for move, size in zip(row, shape, strict=True)]
+    for place, move in enumerate(row[:2]):
+        if move.taps is not None:
+            found[place] = _inside(found[place], move.taps, shape[place])
     for to, above in enumerate(views):
         if above.axis is not None:
             continue
@@ -222,6 +225,19 @@ def _looked(views: _Views, above: _View, move: Move, output: Shape) -> _View | N
         taps = Taps(phases=(sorted(positions),), step=ahead[leading][1])
     seen = _composed(above.seen, taps)
     return None if seen is None else replace(above, seen=seen)
+
+
+def _inside(view: _View, taps: Taps, size: int) -> _View:
+    """What is really read of batch or channels: none of what a padding added."""
+    part = view.seen.part(0)
+    if view.axis is not None or part is None:
+        return view
+    first, bits = part
+    if first >= 0 and first + bits.bit_length() <= size:
+        return view
+    read = {q for p in view.seen.at(0) if (q := taps.inside(p, size)) is not None}
+    seen = Support(phases=(Support.joined((q, 1) for q in read),), step=0)
+    return replace(view, seen=seen)
 
 
 def _composed(seen: Support, taps: Taps) -> Support | None:

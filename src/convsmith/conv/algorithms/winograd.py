@@ -3,7 +3,8 @@
 A tile of m outputs per axis is A^T [ sum over c of (G g G^T) * (B^T d B) ] A (Lavin & Gray 2016,
 equation 8), with the exact matrices of :mod:`convsmith.conv.toom_cook`; the sums over channels are
 one matrix product per element of the transformed tile. Kernels of two sizes and of one axis work
-alike: an axis of one tap is left alone.
+alike: an axis of one tap is left alone. At stride 2 even and odd taps are filters of their own,
+whose products are put together by one transform back.
 
 Work is cut into blocks of tiles. *Fused*: a thread transforms a block, multiplies and transforms
 back, everything in its own cache, while the weights stream by. *Staged*: three phases over all
@@ -22,20 +23,23 @@ from numpy.typing import NDArray
 
 from convsmith.conv.algorithm import Lowered, Operations
 from convsmith.conv.algorithms.winograd_error import error_bound, error_ratio
-from convsmith.conv.algorithms.winograd_kernels import WinogradKernels
+from convsmith.conv.algorithms.winograd_kernels import WinogradKernels, transforms_of
 from convsmith.conv.geometry import Geometry
 from convsmith.conv.spec import ConvSpec
-from convsmith.conv.toom_cook import Transform, transform
+from convsmith.conv.toom_cook import Transform
 from convsmith.kernel.target import Target
 from convsmith.kernel.tile import tile_shapes
 from convsmith.kernel.transforms import operation_count
 
 __all__ = ["Winograd", "WinogradTiling"]
 
-_ALPHA: Final = 8  # the largest transformed tile per axis: the limit of float32
+_ALPHA: Final = 10  # the largest transformed tile per axis
+_STRIDED_ALPHA: Final = 15  # the same at stride 2: two transforms side by side
+_WORST: Final = 20.0  # error ratio: what choices accept by default; more is not offered
 _ACCURATE: Final = 1.25  # error ratio
 _OFFERED: Final = 4  # tilings of a spec that are worth measuring
 _SMALLEST_GROUP: Final = 8
+_SMALLEST_BLOCK: Final = 8  # tiles
 _LARGEST_WORKSPACE: Final = 256 << 20  # bytes between the phases of the staged schedule
 
 
@@ -73,15 +77,16 @@ class WinogradTiling:
 
 
 def _transforms(spec: ConvSpec, tiling: WinogradTiling) -> tuple[Transform, Transform]:
-    kernel = Geometry.of(spec).kernel
-    return transform(tiling.m[0], kernel[1]), transform(tiling.m[1], kernel[2])
+    return transforms_of(Geometry.of(spec), tiling.m)
 
 
-def _sizes(outputs: int, taps: int) -> tuple[int, ...]:
+def _sizes(outputs: int, taps: int, stride: int) -> tuple[int, ...]:
     """Returns the outputs per tile that one axis may have: those that no smaller tile covers."""
     if taps == 1:
         return (1,)
     largest = _ALPHA - taps + 1
+    if stride == 2:  # m + (r + 1) // 2 - 1 and m + r // 2 - 1 multiplications
+        largest = (_STRIDED_ALPHA - taps) // 2 + 1
     # A larger tile that leaves as many tiles only adds work.
     fewest = {-(-outputs // m): m for m in range(largest, 1, -1)}
     return tuple(sorted(fewest.values()))
@@ -90,8 +95,8 @@ def _sizes(outputs: int, taps: int) -> tuple[int, ...]:
 def _products(g: Geometry, m: tuple[int, int]) -> int:
     """Returns how many elements the transformed tiles of one image and channel have."""
     return math.prod(
-        -(-outputs // size) * (size + taps - 1)
-        for outputs, size, taps in zip((g.rows, g.columns), m, g.kernel[1:], strict=True)
+        -(-outputs // t.m) * t.alpha
+        for outputs, t in zip((g.rows, g.columns), transforms_of(g, m), strict=True)
     )
 
 
@@ -106,8 +111,8 @@ def _cycles(spec: ConvSpec, target: Target, threads: int, tiling: WinogradTiling
     """Returns a prediction of one thread's time, in vector operations.
 
     The products; the transforms, whose loads and stores count as well; weights that do not stay in
-    the second-level cache; and, if staged, what goes through the last level. Memory is taken to
-    move half a vector in the time of one operation.
+    the second-level cache; and, if staged, what goes through the last level. That is taken to move
+    half a vector to every thread in the time of one operation, memory a quarter to all of them.
     """
     g, lanes = Geometry.of(spec), target.lanes
     images = g.batch * g.groups
@@ -128,28 +133,31 @@ def _cycles(spec: ConvSpec, target: Target, threads: int, tiling: WinogradTiling
     ):  # fmt: skip
         steps = sum(operation_count(matrix)) + len(matrix) + len(matrix[0])
         transforms += tiles * times * vectors * steps
-    weights = elements * g.channels * filters
+    weights = ty.distinct * tx.distinct * g.channels * filters
     passed = 0.0
     if weights * lanes * 4 > target.level2 // 2:
         often = blocks if not tiling.staged else 1
-        passed += 2.0 * weights * often * (1 if weights * lanes * 4 <= target.level3 else 2)
+        near = weights * lanes * 4 <= 3 * target.level3 // 4
+        passed += (2.0 if near else 3.5 * threads) * weights * often
     if tiling.staged:
         held = _held(spec, target, tiling)
         if held > target.level2:
             passed += 4.0 * held / (4 * lanes) * (1 if held <= target.level3 // 2 else 3)
+            # The transforms wait for memory themselves.
+            transforms += 24.0 * max(held - 3 * target.level2, 0) / (4 * lanes)
     return (max(products, passed) + 0.25 * min(products, passed) + transforms) / threads
 
 
 class Winograd:
-    """Dense kernels of 2 to 7 taps per axis, stride 1."""
+    """Dense kernels of 2 to 7 taps per axis, stride 1 or 2."""
 
     name = "winograd"
 
     def refuses(self, spec: ConvSpec) -> str:
         """Returns why it does not take a spec, or nothing."""
         g = Geometry.of(spec)
-        if set(spec.stride) != {1}:
-            return "its tiles need stride 1"
+        if max(spec.stride) > 2:
+            return "its tiles need stride 1 or 2"
         if set(spec.dilation) != {1}:
             return "its tiles need dilation 1"
         if g.groups > 1 and min(g.channels, g.filters) < _SMALLEST_GROUP:
@@ -160,6 +168,8 @@ class Winograd:
             return "it is written for one or two spatial axes"
         if max(g.kernel) == 1:
             return "a pointwise kernel has nothing to save"
+        if all(k <= s for k, s in zip(spec.kernel, spec.stride, strict=True)):
+            return "taps that share no input have nothing to save"
         if max(g.kernel) > 7:
             return "kernels above 7 need tiles beyond float32's accuracy"
         return ""
@@ -167,9 +177,12 @@ class Winograd:
     def tilings(self, spec: ConvSpec, target: Target, threads: int) -> tuple[WinogradTiling, ...]:
         """Returns the most promising sizes of tiles in both schedules, by predicted time."""
         g = Geometry.of(spec)
-        down, across = _sizes(g.rows, g.kernel[1]), _sizes(g.columns, g.kernel[2])
-        alike = g.rows == g.columns and g.kernel[1] == g.kernel[2]
+        down = _sizes(g.rows, g.kernel[1], g.stride[1])
+        across = _sizes(g.columns, g.kernel[2], g.stride[2])
+        alike = down == across and g.rows == g.columns
         sizes = [m for m in product(down, across) if not alike or m[0] <= m[1]]
+        sizes.sort(key=lambda m: self._error_ratio(g, m))
+        sizes = [m for m in sizes if m == sizes[0] or self._error_ratio(g, m) <= _WORST]
         fused = [self._tiling(spec, target, threads, m, False) for m in sizes]
         staged = [self._tiling(spec, target, threads, m, True) for m in sizes]
         fitting = [t for t in staged if t and _held(spec, target, t) <= _LARGEST_WORKSPACE]
@@ -187,7 +200,7 @@ class Winograd:
     ) -> WinogradTiling | None:
         g = Geometry.of(spec)
         lanes = target.lanes
-        xi = math.prod(size + taps - 1 for size, taps in zip(m, g.kernel[1:], strict=True))
+        xi = math.prod(t.alpha for t in transforms_of(g, m))
         high, wide = -(-g.rows // m[0]), -(-g.columns // m[1])
         height, vectors = tile_shapes(target)[0]
         vectors = min(vectors, -(-g.filters // lanes))
@@ -195,13 +208,18 @@ class Winograd:
         if staged:
             rows, columns = high, wide
         else:
-            most = max(3 * target.level2 // 4 // (4 * xi * (deep + vectors * lanes)), 1)
-            if most < min(6, high * wide):
-                return None  # a block in the cache would be too small to be worth the weights' way
+            one = 4 * xi * (deep + vectors * lanes)
+            least = min(_SMALLEST_BLOCK, high * wide)
+            most = max(3 * target.level2 // 4 // one, 1)
+            if most < least:
+                most = least  # a smaller one is not worth the weights' way
+                if most * one > 2 * target.level2:
+                    return None
             most = min(most, max(height, high * wide * g.batch * g.groups // (2 * threads)))
             columns = -(-wide // -(-wide // most))
             rows = max(1, min(high, most // columns)) if columns == wide else 1
-            rows = -(-high // -(-high // rows))
+            # The fewest rows of tiles past the end, then the fewest blocks.
+            rows = min(range(rows, 0, -1), key=lambda n: -(-high // n) * n)
         count = rows * columns
         height = -(-count // -(-count // height))
         chunks = deep // lanes
@@ -240,7 +258,11 @@ class Winograd:
 
         See :mod:`convsmith.conv.algorithms.winograd_error`.
         """
-        return max(1.0, error_ratio(*_transforms(spec, tiling), Geometry.of(spec).channels))
+        return self._error_ratio(Geometry.of(spec), tiling.m)
+
+    @staticmethod
+    def _error_ratio(g: Geometry, m: tuple[int, int]) -> float:
+        return max(1.0, error_ratio(*transforms_of(g, m), g.channels))
 
     def error_bound(self, spec: ConvSpec, tiling: WinogradTiling) -> float:
         """Returns a bound of an output's error over the sum of |w| max |x|.
@@ -269,17 +291,19 @@ class Winograd:
             x = np.moveaxis(x, -1, 1)
         x = x.reshape(g.batch, g.groups, g.channels, *g.size[1:])
         high, wide = -(-g.rows // ty.m), -(-g.columns // tx.m)
-        room = (high * ty.m + ty.r - 1, wide * tx.m + tx.r - 1)
+        room = ((high - 1) * ty.step + ty.extent, (wide - 1) * tx.step + tx.extent)
         grid = np.zeros((*x.shape[:3], *room), x.dtype)
         inside = x[..., : room[0] - g.before[1], : room[1] - g.before[2]]
         inner = grid[..., g.before[1] :, g.before[2] :]
         inner[..., : inside.shape[-2], : inside.shape[-1]] = inside
         filters = gy @ w.reshape(g.groups, g.filters, g.channels, ty.r, tx.r) @ gx.T
         y = np.zeros((g.batch, g.groups, g.filters, high * ty.m, wide * tx.m), x.dtype)
-        for i, j in product(range(0, high * ty.m, ty.m), range(0, wide * tx.m, tx.m)):
-            tile = by @ grid[..., i : i + ty.alpha, j : j + tx.alpha] @ bx.T
+        for i, j in product(range(high), range(wide)):
+            top, left = i * ty.step, j * tx.step
+            tile = by @ grid[..., top : top + ty.extent, left : left + tx.extent] @ bx.T
             sums = np.einsum("gkcab,ngcab->ngkab", filters, tile)
-            y[..., i : i + ty.m, j : j + tx.m] = ay @ sums @ ax.T
+            place = (..., slice(i * ty.m, (i + 1) * ty.m), slice(j * tx.m, (j + 1) * tx.m))
+            y[place] = ay @ sums @ ax.T
         y = y[..., : g.rows, : g.columns].reshape(g.batch, spec.filters, *spec.output)
         return np.moveaxis(y, 1, -1) if spec.layout == "channels_last" else y
 
@@ -287,7 +311,7 @@ class Winograd:
         """Returns one kernel, or three."""
         writer = WinogradKernels(spec, target, tiling)
         return Lowered(
-            key=f"winograd {spec.with_batch(1)!r} {tiling} {target.lanes}",
+            key=f"winograd {spec.with_batch(1)!r} {tiling} {target.lanes} {writer.asks}",
             functions=("transform", "multiply", "restore") if tiling.staged else ("compute",),
             write=writer.write,
             pack=writer.pack,

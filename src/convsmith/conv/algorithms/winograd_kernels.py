@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from convsmith.conv.algorithm import BATCH, WEIGHTS, WORKSPACE
+from convsmith.conv.algorithm import BATCH, OUTPUT, WEIGHTS, WORKSPACE
 from convsmith.conv.geometry import Geometry
 from convsmith.conv.lines import gather_line, scatter_line
 from convsmith.conv.output import load_bias, put
 from convsmith.conv.spec import ConvSpec
-from convsmith.conv.toom_cook import transform
+from convsmith.conv.toom_cook import Transform, transform
 from convsmith.kernel.emit import Code, Unit, Value
 from convsmith.kernel.matrix import odd_pitch
 from convsmith.kernel.target import Target
@@ -26,7 +26,7 @@ from convsmith.kernel.transforms import multiply
 if TYPE_CHECKING:
     from convsmith.conv.algorithms.winograd import WinogradTiling
 
-__all__ = ["WinogradKernels"]
+__all__ = ["WinogradKernels", "transforms_of"]
 
 _STRAIGHT: Final = 36  # transforms of more elements are loops over a buffer
 _PACKED: Final = 1 << 21  # float64 elements of transformed weights that are made at a time
@@ -65,14 +65,22 @@ class _Place:
     column: Value
 
 
+def transforms_of(g: Geometry, m: tuple[int, int]) -> tuple[Transform, Transform]:
+    """Returns the transforms of rows and columns for tiles of m outputs."""
+    down, across = (
+        transform(size, taps, stride=stride)
+        for size, taps, stride in zip(m, g.kernel[1:], g.stride[1:], strict=True)
+    )
+    return down, across
+
+
 class WinogradKernels:
     """Everything about one compiled form."""
 
     def __init__(self, spec: ConvSpec, target: Target, tiling: WinogradTiling) -> None:
         self.spec, self.tiling, self.lanes = spec, tiling, target.lanes
         self.g = g = Geometry.of(spec)
-        self.ty = transform(tiling.m[0], g.kernel[1])
-        self.tx = transform(tiling.m[1], g.kernel[2])
+        self.ty, self.tx = transforms_of(g, tiling.m)
         self.elements = self.ty.alpha * self.tx.alpha
         self.high, self.wide = -(-g.rows // self.ty.m), -(-g.columns // self.tx.m)
         self.blocks = (-(-self.high // tiling.rows), -(-self.wide // tiling.columns))
@@ -80,34 +88,42 @@ class WinogradKernels:
         self.deep = -(-g.channels // self.lanes) * self.lanes
         self.width = tiling.vectors * self.lanes
         self.all_panels = -(-g.filters // self.width)
-        self.patch_columns = (tiling.columns - 1) * self.tx.m + self.tx.alpha
+        self.patch_columns = (tiling.columns - 1) * self.tx.step + self.tx.extent
         self.line = odd_pitch(self.patch_columns * tiling.chunk, 16)
         gathered = 1 if tiling.staged else tiling.rows
-        self.patch = _round(((gathered - 1) * self.ty.m + self.ty.alpha) * self.line)
+        self.patch = _round(((gathered - 1) * self.ty.step + self.ty.extent) * self.line)
         # Rows of pixels are read in groups of `lanes`, the last one past the end.
         self.strip = _round((self.ty.m * tiling.columns * self.tx.m + self.lanes) * self.lanes)
         # From one element of the transformed tiles, and of the products, to the next.
-        self.element_in = odd_pitch(self.tiles * self.deep, 16)
+        # Tiles at multiples of 2048 bytes would push each other out of the nearest cache.
+        self.pixel = self.deep if 4 * self.deep % 2048 else odd_pitch(self.deep, 16)
+        self.element_in = odd_pitch(self.tiles * self.pixel, 16)
         self.element_out = odd_pitch(self.tiles * self.width, 16)
         self.transformed = self.elements * self.element_in  # of one block
         self.products = self.elements * self.element_out  # of one block and panel
-        self.weights = self.all_panels * self.elements * g.channels * self.width  # of one group
+        # Elements that are multiplied by the same weights share them.
+        self.stored = self.ty.distinct * self.tx.distinct
+        self.weights = self.all_panels * self.stored * g.channels * self.width  # of one group
+        # Pixels of an output that is not in the cache; a line of planes would not be worth it.
+        large = 4 * spec.filters * g.rows * g.columns > target.level2
+        self.asks = large and spec.layout == "channels_last"
 
     # Around the kernels ---------------------------------------------------------------
 
     def pack(self, weights: NDArray[Any]) -> NDArray[Any]:
         """Returns G w G^T, made in float64.
 
-        Laid out as [group][panel][element][channel][filter of the panel].
+        Laid out in the order of their use, as [group][panel][element][channel][filter of the
+        panel], or [group][element][panel]... if staged.
         """
         g, taps = self.g, self.ty.r * self.tx.r
-        gy, gx = (np.array(t.filters, dtype=np.float64) for t in (self.ty, self.tx))
+        gy, gx = (np.array(t.filters[: t.distinct], dtype=np.float64) for t in (self.ty, self.tx))
         both = np.kron(gy, gx)
         w = weights.reshape(g.groups, g.filters, g.channels, taps)
         packed = np.empty(
-            (g.groups, self.all_panels, self.elements, g.channels, self.width), np.float32
+            (g.groups, self.all_panels, self.stored, g.channels, self.width), np.float32
         )
-        some = max(1, _PACKED // (self.elements * self.width))
+        some = max(1, _PACKED // (self.stored * self.width))
         for group, panel in np.ndindex(g.groups, self.all_panels):
             first = panel * self.width
             part = w[group, first : first + self.width].astype(np.float64)
@@ -117,8 +133,10 @@ class WinogradKernels:
                 chosen = full[:, channel : channel + some]
                 made = both @ chosen.reshape(taps, -1)
                 packed[group, panel, :, channel : channel + some] = made.reshape(
-                    self.elements, -1, self.width
+                    self.stored, -1, self.width
                 )
+        if self.tiling.staged:
+            packed = np.ascontiguousarray(packed.swapaxes(1, 2))
         return packed.reshape(-1)
 
     def workspace(self, batch: int, threads: int) -> int:
@@ -178,21 +196,37 @@ class WinogradKernels:
             self._gather(code, at, at.row, channel, patch, t.rows)
             for r in code.range(t.rows):
                 self._transform_row(
-                    code, patch.at(r * (self.ty.m * self.line)),
-                    transformed.at(r * (t.columns * self.deep) + channel),
+                    code, patch.at(r * (self.ty.step * self.line)),
+                    transformed.at(r * (t.columns * self.pixel) + channel),
                 )  # fmt: skip
         for panel in code.range(self.all_panels):
             weights = code.pointer(WEIGHTS).at(
-                at.group * self.weights + panel * (self.elements * self.g.channels * self.width)
+                at.group * self.weights + panel * (self.stored * self.g.channels * self.width)
             )
             for element in code.range(self.elements):
+                if self.asks:
+                    self._ask_for_output(code, at, panel, element)
                 self._multiply(
                     code, transformed.at(element * self.element_in),
-                    weights.at(element * (self.g.channels * self.width)),
+                    weights.at(self._stored(code, element) * (self.g.channels * self.width)),
                     products.at(element * self.element_out),
                 )  # fmt: skip
             for r in code.range(code.smaller(code.integer(self.high) - at.row, t.rows)):
                 self._restore_row(code, products, panel, at, r, strip)
+
+    def _ask_for_output(self, code: Code, at: _Place, panel: Value, element: Value) -> None:
+        """Asks for a share of the cache lines that the block's outputs of one panel will fill."""
+        g, t = self.g, self.tiling
+        columns = min(t.columns * self.tx.m, g.columns)
+        share = -(-min(t.rows * self.ty.m, g.rows) * columns // self.elements)
+        first = at.group * g.filters + panel * self.width
+        corner = (at.image * g.rows + at.row * self.ty.m) * g.columns + at.column * self.tx.m
+        for i in code.range(share):
+            index = element * share + i
+            pixel = corner + index // columns * g.columns + index % columns
+            place = code.pointer(OUTPUT).at(pixel * self.spec.filters + first)
+            for line in range(0, self.width, 16):
+                place.prefetch(line, write=True)
 
     # Staged ---------------------------------------------------------------------------
 
@@ -213,7 +247,7 @@ class WinogradKernels:
         place = self._place(code, block)
         base, _, patch = self._shared(code)
         self._gather(code, place, place.row + r, channel, patch, 1)
-        to = base.at(block * self.transformed + r * (t.columns * self.deep) + channel)
+        to = base.at(block * self.transformed + r * (t.columns * self.pixel) + channel)
         self._transform_row(code, patch, to)
 
     def _multiply_item(self, code: Code) -> None:
@@ -228,7 +262,8 @@ class WinogradKernels:
         place = products.at(element * self.element_out)
         weights = code.pointer(WEIGHTS).at(group * self.weights)
         for panel in code.range(first, code.smaller(first + t.panels, self.all_panels)):
-            matrix = weights.at((panel * self.elements + element) * (self.g.channels * self.width))
+            which = self._stored(code, element) * self.all_panels + panel
+            matrix = weights.at(which * (self.g.channels * self.width))
             for image in code.range(code.word(BATCH)):
                 block = image * groups + group
                 self._multiply(
@@ -254,11 +289,11 @@ class WinogradKernels:
         """Copies what ``rows`` tile rows of a block read: zeros outside the input."""
         g, t = self.g, self.tiling
         alone = self.blocks[1] == 1
-        left: Index = -g.before[2] if alone else at.column * self.tx.m - g.before[2]
-        for line in code.range((rows - 1) * self.ty.m + self.ty.alpha):
+        left: Index = -g.before[2] if alone else at.column * self.tx.step - g.before[2]
+        for line in code.range((rows - 1) * self.ty.step + self.ty.extent):
             gather_line(
                 code, self.spec, patch.at(line * self.line), image=at.image,
-                row=row * self.ty.m - g.before[1] + line, left=left, width=self.patch_columns,
+                row=row * self.ty.step - g.before[1] + line, left=left, width=self.patch_columns,
                 channel=at.group * g.channels + channel,
                 channels=g.channels if t.chunk == self.deep else t.chunk,
                 pitch=t.chunk, lanes=self.lanes,
@@ -273,12 +308,12 @@ class WinogradKernels:
         down, across = self.tx.alpha * self.element_in, self.element_in
         for tile in code.range(t.columns):
             for channel in code.range(0, t.chunk, lanes):
-                place = transformed.at(tile * self.deep + channel)
+                place = transformed.at(tile * self.pixel + channel)
 
                 def store(i: Index, j: Index, value: Value, place: Value = place) -> None:
                     place.at(i * down + j * across).store(value)
 
-                source = patch.at(tile * (self.tx.m * t.chunk) + channel)
+                source = patch.at(tile * (self.tx.step * t.chunk) + channel)
                 tile_of = _Grid(source, self.line, t.chunk, lanes)
                 self._both_axes(code, self.ty.inputs, self.tx.inputs, tile_of, store, buffer)
 
@@ -310,14 +345,21 @@ class WinogradKernels:
 
     # Products -------------------------------------------------------------------------
 
+    def _stored(self, code: Code, element: Value) -> Value:
+        """Returns which of the stored weights an element is multiplied by."""
+        if self.stored == self.elements:
+            return element
+        row = code.smaller(element // self.tx.alpha, self.ty.distinct - 1)
+        return row * self.tx.distinct + code.smaller(element % self.tx.alpha, self.tx.distinct - 1)
+
     def _multiply(self, code: Code, left: Value, weights: Value, products: Value) -> None:
         """Multiplies one element of all tiles of a block with one panel of filters."""
         t = self.tiling
 
         def some(first: Value | int, height: int) -> None:
             tile = Tile(code, height, t.vectors, self.lanes)
-            offsets = [r * self.deep for r in range(height)]
-            tile.accumulate(left.at(first * self.deep), offsets, weights, self.g.channels)
+            offsets = [r * self.pixel for r in range(height)]
+            tile.accumulate(left.at(first * self.pixel), offsets, weights, self.g.channels)
             place = products.at(first * self.width)
             tile.finish(lambda r, v, value: place.store(value, r * self.width + v * self.lanes))
 

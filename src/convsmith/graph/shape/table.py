@@ -59,6 +59,8 @@ def broadcast(*shapes: Shape) -> Shape:
     >>> broadcast((3, 1, 5), (4, 1))
     (3, 4, 5)
     """
+    if len(set(shapes)) == 1:
+        return shapes[0]
     rank = max(map(len, shapes))
     result = []
     for column in zip(*((1,) * (rank - len(s)) + s for s in shapes), strict=True):

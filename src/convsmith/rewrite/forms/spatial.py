@@ -7,7 +7,8 @@ With ``W`` of shape ``(C_out, C_in, k_h, k_w)`` and rank ``R``, vertical first::
 The first convolution carries all channels through ``k_h x 1`` windows to ``R`` channels, the
 second through ``1 x k_w`` windows to ``C_out``. Stride, dilation and padding are split by axis,
 so borders are exact: the first convolution has no bias, and a padded column of zeros stays a
-column of zeros. The same holds for SAME padding, whose amount is a matter of each axis alone.
+column of zeros. The same holds for SAME padding, whose amount is a matter of each axis alone, and
+for transposed convolutions. In 3-D one axis is split from the other two, before or behind them.
 
 Multiplications per output position: ``R k_h C_in s_w + R k_w C_out``.
 
@@ -18,97 +19,160 @@ at the responses). The fit is alternating least squares in the norm of the input
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import linalg
 
-from convsmith.graph.fragment import ConvStep
-from convsmith.graph.operators import Conv
-from convsmith.graph.shape import Shape, infer_shapes
+from convsmith.rewrite.fitting import RIDGE, Problem, inverse_of, ridged, whitened
+from convsmith.rewrite.forms.form import Fitter, Form, Widths, aligned
+from convsmith.rewrite.site import Kernels, LayerOp, Site, cost
 
-__all__ = [
-    "NAME",
-    "ORDERS",
-    "Factors",
-    "Order",
-    "Problem",
-    "convolutions",
-    "dense",
-    "fit",
-    "full_rank",
-    "macs",
-    "own_outputs",
-    "params",
-    "refusal",
-    "ridged",
-    "start",
-    "steps",
-]
+__all__ = ["Factors", "Laid", "Spatial", "fit", "start"]
 
 Array = npt.NDArray[Any]
-Order = Literal["vertical-first", "horizontal-first"]
 
-NAME = "spatial"
-ORDERS: tuple[Order, ...] = ("vertical-first", "horizontal-first")
-RIDGE = 1e-6
-"""Added to every Gram matrix, relative to its mean diagonal."""
+SPLITS: dict[int, dict[str, tuple[tuple[int, ...], tuple[int, ...]]]] = {
+    2: {"vertical-first": ((0,), (1,)), "horizontal-first": ((1,), (0,))},
+    3: {
+        "depth-first": ((0,), (1, 2)),
+        "depth-last": ((1, 2), (0,)),
+        "vertical-first": ((1,), (0, 2)),
+        "vertical-last": ((0, 2), (1,)),
+        "horizontal-first": ((2,), (0, 1)),
+        "horizontal-last": ((0, 1), (2,)),
+    },
+}
+"""Which axes the first layer carries, and which the second, by rank and variant."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """What a fit needs to know of one layer; always laid out vertical-first.
+class Spatial(Form):
+    """Two thin convolutions."""
+
+    name = "spatial"
+    text = "conv O NxN -> conv R Nx1 > conv O 1xN"
+
+    def refusal(self, site: Site) -> str:
+        """Says why not; thin windows cannot be split."""
+        if site.obstacle:
+            return site.obstacle
+        if len(site.kernel) not in SPLITS:
+            return f"it is {len(site.kernel)}-D" if site.kernel else "it has no window"
+        if sum(size > 1 for size in site.kernel) < 2:
+            return f"its kernel {'x'.join(map(str, site.kernel))} is thin already"
+        if site.depthwise:
+            return "it is depthwise"
+        return ""
+
+    def variants(self, site: Site) -> Sequence[str]:
+        """The orders whose two windows both have elements to carry."""
+        return [
+            name
+            for name, sides in SPLITS[len(site.kernel)].items()
+            if all(prod(site.kernel[axis] for axis in side) > 1 for side in sides)
+        ]
+
+    def full(self, site: Site, variant: str) -> Widths:
+        """The rank of the unfolded weights: ``min(C_in k_h, C_out k_w)``."""
+        first, second = self._sizes(site.kernel, variant)
+        return (min(site.ins * first, site.outs * second),)
+
+    def grid(self, site: Site, variant: str) -> Sequence[Widths]:
+        """Aligned widths up to break-even."""
+        one = cost(self.layout(site, variant, (1,)), site.x)[0]
+        return aligned(min((site.cost[0] - 1) // one, *self.full(site, variant)))
+
+    def layout(self, site: Site, variant: str, widths: Widths) -> tuple[LayerOp, ...]:
+        """The two, each with the stride, dilation and padding of its axes."""
+        first, second = SPLITS[len(site.kernel)][variant]
+        return site.part(widths[0], first), site.part(site.outs, second, last=True)
+
+    def fitter(self, problem: Problem, variant: str) -> Fitter:
+        """Lays the layer out, and finds where all ranks start."""
+        laid = Laid.of(problem, variant)
+        return _Fitter(problem=problem, laid=laid, variant=variant)
+
+    @staticmethod
+    def _sizes(kernel: tuple[int, ...], variant: str) -> tuple[int, int]:
+        first, second = SPLITS[len(kernel)][variant]
+        return prod(kernel[a] for a in first), prod(kernel[a] for a in second)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Fitter:
+    problem: Problem
+    laid: Laid
+    variant: str
+    directions: Array | None = None
+
+    def fit(self, widths: Widths, *, rounds: int, first: Kernels | None = None) -> Kernels:
+        """Alternating least squares from one SVD for all ranks, or from kernels fitted before."""
+        outs, ins, *kernel = self.problem.weight.shape
+        begins, ends = SPLITS[len(kernel)][self.variant]
+        if first is None:
+            if self.directions is None:
+                self.directions = start(self.laid)
+            rows = self.directions[: widths[0]]
+        else:
+            rows = first[0].reshape(len(first[0]), -1)
+        made = fit(self.laid, rows, rounds=rounds, iterations=6 if rounds > 1 else 3)
+        one = tuple(size if axis in begins else 1 for axis, size in enumerate(kernel))
+        two = tuple(size if axis in ends else 1 for axis, size in enumerate(kernel))
+        return (
+            made.first.reshape(-1, ins, *one),
+            np.ascontiguousarray(made.second.transpose(1, 2, 0)).reshape(outs, -1, *two),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Laid:
+    """A problem with the axes of the second window outermost.
+
+    With ``h`` elements in the first window and ``w`` in the second:
 
     Attributes:
-        covariance: ``S`` as ``(k_w, C_in k_h, k_w, C_in k_h)``.
-        target: ``W S`` (or the covariance of the wanted outputs with the inputs) in blocks
-            ``(k_w, C_out, C_in k_h)``.
-        weight: The unconstrained optimum, ``(k_w, C_out, C_in k_h)``.
+        covariance: ``S`` as ``(w, C_in h, w, C_in h)``.
+        target: ``(w, C_out, C_in h)``.
+        weight: The unconstrained optimum, ``(w, C_out, C_in h)``.
         energy: The variance of the wanted outputs, summed over channels.
-        order: Which of the two orders this layout stands for.
     """
 
     covariance: Array
     target: Array
     weight: Array
     energy: float
-    order: Order
 
     @classmethod
-    def of(
-        cls, weight: Array, covariance: Array, target: Array, energy: float, order: Order
-    ) -> Problem:
-        """Lays a layer out.
+    def of(cls, problem: Problem, variant: str) -> Laid:
+        """Lays a problem out for one order."""
+        outs, ins, *kernel = problem.weight.shape
+        first, second = SPLITS[len(kernel)][variant]
+        one, two = prod(kernel[a] for a in first), prod(kernel[a] for a in second)
 
-        Args:
-            weight: The unconstrained optimum ``(C_out, C_in, k_h, k_w)``.
-            covariance: Of the unfolded inputs, ``(n, n)`` with ``n = C_in k_h k_w``.
-            target: ``(C_out, n)``.
-            energy: Variance of the wanted outputs.
-            order: Which window comes first.
-        """
-        outs, ins, kh, kw = weight.shape
-        cov = covariance.reshape(ins, kh, kw, ins, kh, kw)
-        tar = target.reshape(outs, ins, kh, kw)
-        if order == "horizontal-first":
-            cov, tar = cov.transpose(0, 2, 1, 3, 5, 4), tar.swapaxes(2, 3)
-            weight, kh, kw = weight.swapaxes(2, 3), kw, kh
-        rows = ins * kh
+        def outermost(values: Array, lead: int) -> Array:
+            """``(lead, C_in, *kernel)`` to ``(w, lead, C_in h)``."""
+            split = values.reshape(lead, ins, *kernel)
+            order = (*(2 + a for a in second), 0, 1, *(2 + a for a in first))
+            return np.ascontiguousarray(split.transpose(order)).reshape(two, lead, ins * one)
+
+        half = outermost(problem.covariance, ins * one * two)  # w, n, C_in h
+        half = half.transpose(1, 0, 2).reshape(ins * one * two, -1).T
+        whole = outermost(np.ascontiguousarray(half), two * ins * one)
+        rows = ins * one
+        covariance = whole.reshape(two, two, rows, rows).transpose(1, 2, 0, 3)
         return cls(
-            covariance=np.ascontiguousarray(
-                cov.transpose(2, 0, 1, 5, 3, 4).reshape(kw, rows, kw, rows)
-            ),
-            target=np.ascontiguousarray(tar.transpose(3, 0, 1, 2).reshape(kw, outs, rows)),
-            weight=np.ascontiguousarray(weight.transpose(3, 0, 1, 2).reshape(kw, outs, rows)),
-            energy=energy,
-            order=order,
+            covariance=np.ascontiguousarray(covariance),
+            target=outermost(problem.target, outs),
+            weight=outermost(problem.weight.reshape(outs, -1), outs),
+            energy=problem.energy,
         )
 
     def through(self, first: Array) -> Array:
-        """First factors ``(R, C_in k_h)`` times ``S``: ``(k_w, R, k_w, C_in k_h)``."""
+        """First factors ``(R, C_in h)`` times ``S``: ``(w, R, w, C_in h)``."""
         width, rows = self.covariance.shape[:2]
         product = np.matmul(first, self.covariance.reshape(width, rows, width * rows))
         result: Array = product.reshape(width, len(first), width, rows)
@@ -117,137 +181,15 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factors:
-    """A fitted pair: ``first`` is ``(R, C_in k_h)``, ``second`` is ``(k_w, C_out, R)``."""
+    """A fitted pair: ``first`` is ``(R, C_in h)``, ``second`` is ``(w, C_out, R)``."""
 
     first: Array
     second: Array
-    order: Order
     error: float
     """Mean squared error of the outputs, in the units of their variance."""
 
 
-def refusal(op: Conv) -> str:
-    """Says why this form does not apply to a convolution; empty when it does.
-
-    >>> thin = Conv(channels=8, kernel=(1, 5), stride=(1, 1), padding=((0, 0),) * 2,
-    ...             dilation=(1, 1))
-    >>> refusal(thin)
-    'its kernel 1x5 is thin already'
-    """
-    if op.transposed:
-        return "it is transposed"
-    if len(op.kernel) != 2:
-        return f"it is {len(op.kernel)}-D"
-    if op.groups != 1:
-        return f"it has {op.groups} groups"
-    if min(op.kernel) == 1:
-        return f"its kernel {op.kernel[0]}x{op.kernel[1]} is thin already"
-    if op.rounding != "floor":
-        return "it rounds its output size up"
-    return ""
-
-
-def convolutions(op: Conv, rank: int, order: Order) -> tuple[Conv, Conv]:
-    """The two operators that stand for ``op``."""
-    vertical = replace(
-        op,
-        kernel=(op.kernel[0], 1),
-        stride=(op.stride[0], 1),
-        padding=(op.padding[0], (0, 0)),
-        dilation=(op.dilation[0], 1),
-    )
-    horizontal = replace(
-        op,
-        kernel=(1, op.kernel[1]),
-        stride=(1, op.stride[1]),
-        padding=((0, 0), op.padding[1]),
-        dilation=(1, op.dilation[1]),
-    )
-    pair = (vertical, horizontal) if order == "vertical-first" else (horizontal, vertical)
-    return replace(pair[0], channels=rank, bias=False), replace(pair[1], bias=True)
-
-
-def macs(op: Conv, rank: int, order: Order, x: Shape) -> int:
-    """Multiply-accumulates of the pair for an input of shape ``x``, exactly."""
-    total = 0
-    for step in convolutions(op, rank, order):
-        y = infer_shapes(step, x)[0]
-        assert y is not None
-        total += math.prod(y) * x[1] * math.prod(step.kernel)
-        x = y
-    return total
-
-
-def params(op: Conv, rank: int, order: Order, channels: int) -> int:
-    """Weights and biases of the pair for ``channels`` input channels.
-
-    >>> conv = Conv(channels=8, kernel=(3, 3), stride=(1, 1), padding=((0, 0),) * 2,
-    ...             dilation=(1, 1))
-    >>> params(conv, 2, "vertical-first", 4)
-    80
-    """
-    first, second = convolutions(op, rank, order)
-    return rank * (channels * math.prod(first.kernel) + op.channels * math.prod(second.kernel)) + (
-        op.channels
-    )
-
-
-def full_rank(op: Conv, order: Order, channels: int) -> int:
-    """The rank at which the pair is as good as the layer: ``min(C_in k_h, C_out k_w)``."""
-    first, second = convolutions(op, 1, order)
-    return min(channels * math.prod(first.kernel), op.channels * math.prod(second.kernel))
-
-
-def own_outputs(weight: Array, covariance: Array, order: Order) -> Problem:
-    """The problem of reproducing a layer's own outputs from its own inputs."""
-    covariance = ridged(covariance)
-    flat = weight.reshape(len(weight), -1)
-    target = flat @ covariance
-    return Problem.of(weight, covariance, target, float(np.sum(flat * target)), order)
-
-
-def ridged(matrix: Array, share: float = RIDGE) -> Array:
-    """A Gram matrix with ``share`` of its mean diagonal added, so that it can be inverted."""
-    result = matrix.copy()
-    result[np.diag_indices_from(result)] += share * np.trace(matrix) / len(matrix) + 1e-30
-    return result
-
-
-def dense(factors: Factors, kernel: tuple[int, ...]) -> Array:
-    """The single kernel ``(C_out, C_in, k_h, k_w)`` that a pair amounts to."""
-    height = kernel[0] if factors.order == "vertical-first" else kernel[1]
-    first = factors.first.reshape(len(factors.first), -1, height)
-    weight: Array = np.einsum("wor,rih->oihw", factors.second, first, optimize=True)
-    return weight if factors.order == "vertical-first" else weight.swapaxes(2, 3)
-
-
-def steps(op: Conv, factors: Factors, bias: Array, dtype: npt.DTypeLike) -> tuple[ConvStep, ...]:
-    """The pair as two convolutions with weights; numbers that would be denormal become zero."""
-    rank = len(factors.first)
-    first_op, second_op = convolutions(op, rank, factors.order)
-    first = factors.first.reshape(rank, -1, *first_op.kernel)
-    second = factors.second.transpose(1, 2, 0).reshape(op.channels, rank, *second_op.kernel)
-    return (
-        ConvStep(op=first_op, weight=_flushed(first, dtype)),
-        ConvStep(op=second_op, weight=_flushed(second, dtype), bias=_flushed(bias, dtype)),
-    )
-
-
-def _flushed(values: Array, dtype: npt.DTypeLike) -> Array:
-    kind = np.dtype(dtype)
-    smallest = np.finfo(kind).tiny if np.issubdtype(kind, np.floating) else 0
-    return np.ascontiguousarray(np.where(np.abs(values) < smallest, 0, values).astype(kind))
-
-
-def _root(matrix: Array) -> tuple[Array, Array]:
-    """The symmetric square root of a covariance and its inverse, regularized."""
-    values, vectors = linalg.eigh(matrix)
-    values = np.maximum(values, max(values[-1], 1e-30) * 1e-10)
-    roots = np.sqrt(values)
-    return (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T
-
-
-def start(problem: Problem) -> Array:
+def start(problem: Laid) -> Array:
     """First factors for every rank at once: rows of the result, best first.
 
     The weights are flattened to ``(C_in k_h) x (k_w C_out)`` and whitened by the part of the
@@ -256,14 +198,14 @@ def start(problem: Problem) -> Array:
     width, outs, rows = problem.weight.shape
     left = np.einsum("aiaj->ij", problem.covariance) / width
     right = np.einsum("aibi->ab", problem.covariance) / rows
-    root, inverse = _root(left)
-    side, _ = _root(right)
+    root, inverse = whitened(left)
+    side, _ = whitened(right)
     flat = np.einsum("ab,boi->iao", side, problem.weight).reshape(rows, width * outs)
     vectors = linalg.svd(root @ flat, full_matrices=False)[0]
     return np.ascontiguousarray((inverse @ vectors).T)
 
 
-def _solve_second(problem: Problem, first: Array) -> tuple[Array, float]:
+def _solve_second(problem: Laid, first: Array) -> tuple[Array, float]:
     """The best second factor for a first one, by its normal equations; and the error."""
     width, outs, _ = problem.target.shape
     rank = len(first)
@@ -278,15 +220,8 @@ def _solve_second(problem: Problem, first: Array) -> tuple[Array, float]:
     return np.ascontiguousarray(second), max(error, 0.0)
 
 
-def _inverse(matrix: Array, ridge: float) -> Array:
-    """The inverse of a Gram matrix, good enough to precondition with."""
-    factor = linalg.cho_factor(ridged(matrix, ridge))
-    result: Array = linalg.cho_solve(factor, np.eye(len(matrix)))
-    return result
-
-
 def _solve_first(
-    problem: Problem, first: Array, second: Array, inverse: Array, iterations: int
+    problem: Laid, first: Array, second: Array, inverse: Array, iterations: int
 ) -> Array:
     """Improves the first factor for a second one, by preconditioned conjugate gradients.
 
@@ -301,7 +236,7 @@ def _solve_first(
         return result
 
     side = np.einsum("aor,aoi->ri", second, problem.target, optimize=True)
-    left = _inverse(np.einsum("aars->rs", mixing), RIDGE)
+    left = inverse_of(np.einsum("aars->rs", mixing), RIDGE)
 
     def precondition(value: Array) -> Array:
         result: Array = left @ value @ inverse
@@ -331,7 +266,7 @@ def _orthonormal(first: Array) -> Array:
     return np.ascontiguousarray(linalg.qr(first.T, mode="economic")[0].T)
 
 
-def fit(problem: Problem, first: Array, *, rounds: int, iterations: int = 6) -> Factors:
+def fit(problem: Laid, first: Array, *, rounds: int, iterations: int = 6) -> Factors:
     """Fits both factors by alternating least squares.
 
     Args:
@@ -343,7 +278,7 @@ def fit(problem: Problem, first: Array, *, rounds: int, iterations: int = 6) -> 
     first = _orthonormal(first)
     second, error = _solve_second(problem, first)
     width = len(problem.target)
-    inverse = _inverse(np.einsum("aiaj->ij", problem.covariance) / width, 1e-4)
+    inverse = inverse_of(np.einsum("aiaj->ij", problem.covariance) / width, 1e-4)
     for _ in range(rounds):
         tried = _orthonormal(_solve_first(problem, first, second, inverse, iterations))
         better, lower = _solve_second(problem, tried)
@@ -353,4 +288,4 @@ def fit(problem: Problem, first: Array, *, rounds: int, iterations: int = 6) -> 
         first, second, error = tried, better, lower
         if gain < 1e-4 * error:
             break
-    return Factors(first=first, second=second, order=problem.order, error=error)
+    return Factors(first=first, second=second, error=error)

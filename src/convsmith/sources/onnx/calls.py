@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import onnx
@@ -88,12 +89,6 @@ class Weight:
         data = np.multiply(self.data, self.data.dtype.type(factor), dtype=self.data.dtype)
         return replace(self, data=data, form=f"{self.form} *{factor}")
 
-    def fixed(self) -> Weight:
-        """The same, but not learnable."""
-        return Weight(
-            data=self.data, dtype=self.dtype, tensor=self.tensor, form=self.form, learnable=False
-        )
-
 
 @dataclass(slots=True, eq=False)
 class Step:
@@ -113,6 +108,7 @@ class Step:
     shift: Array | None = None
 
 
+@lru_cache(maxsize=1024)
 def short_float(value: float) -> float:
     """The shortest decimal that is the same 32-bit number, so that 0.01 reads as 0.01.
 
@@ -232,14 +228,14 @@ class Call:
         """The only element of an input."""
         return short_float(float(self.data(index).reshape(()).astype(np.float64)))
 
-    def weight(self, index: int) -> Weight:
+    def weight(self, index: int, *, learnable: bool = True) -> Weight:
         """An input as a parameter."""
         inputs = self.entry.inputs
         known = self.known[index] if index < len(inputs) and inputs[index] else None
         if known is None or known.data is None:
             raise Inexpressible(f"input {index} is not a constant")
         tensor = known.initializer or inputs[index]  # exporters copy tied weights
-        return Weight(data=known.data, dtype=known.dtype, tensor=tensor)
+        return Weight(data=known.data, dtype=known.dtype, tensor=tensor, learnable=learnable)
 
     # Attributes -------------------------------------------------------------------
 

@@ -189,15 +189,17 @@ def _pool(kind: Literal["max", "average"]) -> Row:
 
 
 def _global_pool(kind: Literal["max", "average"]) -> Row:
-    return lambda call: Step(GlobalPool(kind=kind))
+    op = GlobalPool(kind=kind)
+    return lambda call: Step(op)
 
 
 def _batch_norm(call: Call) -> Step:
     if call.integer("training_mode", 0) or not call.integer("spatial", 1):
         raise Inexpressible("batch normalization as in training, or not per channel")
-    scale, shift, mean, variance = [call.weight(i) for i in (1, 2, 3, 4)]
-    weights = (scale, shift, mean.fixed(), variance.fixed())
-    return Step(Norm(kind="batch", epsilon=call.number("epsilon", 1e-5)), (0,), weights)
+    scale, shift = call.weight(1), call.weight(2)
+    mean, variance = call.weight(3, learnable=False), call.weight(4, learnable=False)
+    op = Norm(kind="batch", epsilon=call.number("epsilon", 1e-5))
+    return Step(op, (0,), (scale, shift, mean, variance))
 
 
 def _instance_norm(call: Call) -> Step:

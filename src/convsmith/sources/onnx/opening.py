@@ -172,10 +172,12 @@ def _check(model: onnx.ModelProto, *, nodes: bool = True) -> None:
 
 def types_of_names(graph: onnx.GraphProto, *, nodes: bool = True) -> set[type]:
     """The types of all names that reading relies on, those in its nodes only if wanted."""
-    found = {type(value.name) for value in (*graph.input, *graph.output, *graph.initializer)}
+    found = {type(value.name) for value in (*graph.input, *graph.output)}
     for tensor in graph.initializer:
-        for entry in tensor.external_data:
-            found.update((type(entry.key), type(entry.value)))
+        found.add(type(tensor.name))
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            for entry in tensor.external_data:
+                found.update((type(entry.key), type(entry.value)))
     for node in graph.node if nodes else ():
         found.update(map(type, (node.name, node.op_type, node.domain, *node.input, *node.output)))
         for attribute in node.attribute:

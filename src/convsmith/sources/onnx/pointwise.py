@@ -17,7 +17,8 @@ _FLOATING = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorP
 
 
 def _activation(kind: str) -> Row:
-    return lambda call: Step(Activation(kind=kind))
+    op = Activation(kind=kind)
+    return lambda call: Step(op)
 
 
 def _scaled(kind: str, alpha: float) -> Row:
@@ -25,7 +26,8 @@ def _scaled(kind: str, alpha: float) -> Row:
 
 
 def _unary(kind: str) -> Row:
-    return lambda call: Step(Unary(kind=kind))
+    op = Unary(kind=kind)
+    return lambda call: Step(op)
 
 
 def _hard_sigmoid(call: Call) -> Step:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 
@@ -109,10 +110,8 @@ class _Reading:
         self.uses = Counter(
             [name for entry in self.entries for name in (*entry.inputs, *entry.captured)]
         )
-        check_names(map(type, self.uses))
-        for entry in self.entries:
-            own = (entry.name, entry.kind, entry.domain)
-            check_names(map(type, (*own, *entry.outputs, *entry.attributes)))
+        own = [(e.name, e.kind, e.domain, *e.outputs, *e.attributes) for e in self.entries]
+        check_names(map(type, chain(self.uses, *own)))
         self.wanted = {*self.uses, *(output.name for output in model.graph.output)}
 
         initialized = {tensor.name for tensor in model.graph.initializer}
@@ -124,10 +123,11 @@ class _Reading:
             self.dtypes[value.name] = value.dtype
         self.taken = set(self.values)
         self.names = self._plan_names()
+        folder, left_out = path.parent, skipped or {}
         for index, tensor in enumerate(model.graph.initializer):
-            left_out = None if skipped is None else skipped.get(index)
-            data, dtype = read_tensor(tensor, path.parent, left_out)
-            self.known[tensor.name] = Known.stored(data, dtype, tensor.name)
+            data, dtype = read_tensor(tensor, folder, left_out.get(index))
+            name = tensor.name
+            self.known[name] = Known.stored(data, dtype, name)
         self.unknown = UnknownShapes(model, inputs)
 
     def graph(self) -> Graph:
@@ -306,15 +306,15 @@ class _Reading:
         entry = call.entry
         inputs = []
         for used in step.inputs:
-            if isinstance(used, Step):
+            if isinstance(used, int):
+                inputs.append(self._value(entry.inputs[used]))
+            elif isinstance(used, Step):
                 if id(used) not in done:
                     before = self._unique(f"{name}.0")
                     done[id(used)] = self._add_step(used, call, before, place, provenance, done)[0]
                 inputs.append(done[id(used)])
-            elif isinstance(used, np.ndarray):
-                inputs.append(self._number(used, f"{name}.operand", call.dtypes[0]))
             else:
-                inputs.append(self._value(entry.inputs[used]))
+                inputs.append(self._number(used, f"{name}.operand", call.dtypes[0]))
         if isinstance(step.op, Unsupported):
             inputs += [self._value(used) for used in entry.captured]
         parameters = self._parameters(step, name)
@@ -366,18 +366,18 @@ class _Reading:
         for weight, role in zip(step.weights, roles(step.op), strict=True):
             tensor, data = weight.tensor, weight.data
             key = (tensor, weight.form)
-            if tensor and key in self.constants:
-                made.append(self.constants[key])
-                continue
-            constant = Constant(
-                shape=data.shape,
-                dtype=weight.dtype,
-                learnable=weight.learnable,
-                data=data if kept else None,
-            )
-            wanted = tensor if self.uses.get(tensor, 0) > 1 else f"{name}.{role}"
-            self.constants[key] = self.builder.constant(self._unique(wanted), constant)
-            made.append(self.constants[key])
+            stored = self.constants.get(key) if tensor else None
+            if stored is None:
+                constant = Constant(
+                    shape=data.shape,
+                    dtype=weight.dtype,
+                    learnable=weight.learnable,
+                    data=data if kept else None,
+                )
+                wanted = tensor if self.uses.get(tensor, 0) > 1 else f"{name}.{role}"
+                stored = self.builder.constant(self._unique(wanted), constant)
+                self.constants[key] = stored
+            made.append(stored)
         return made
 
 
@@ -392,11 +392,11 @@ def _types_made(call: Call, step: Step) -> tuple[str, ...]:
 
 def _input_types(call: Call, step: Step) -> list[str]:
     return [
-        _input_types(call, used)[0]
+        call.dtypes[used]
+        if isinstance(used, int)
+        else _input_types(call, used)[0]
         if isinstance(used, Step)
         else used.dtype.name
-        if isinstance(used, np.ndarray)
-        else call.dtypes[used]
         for used in step.inputs
     ] or [""]
 

@@ -70,12 +70,13 @@ class _Walk:
                 return None
             if field == _GRAPH:
                 graphs += 1
-                _nested(parts, view[start : start + 1], self.graph(body, stop))
+                _nest(parts, view[start : start + 1], self.graph(body, stop))
             else:
                 parts.append(view[start:stop])
         return Skimmed(content=b"".join(parts), skipped=self.skipped) if graphs == 1 else None
 
-    def graph(self, start: int, stop: int) -> bytes:
+    def graph(self, start: int, stop: int) -> list[bytes]:
+        """The content of a graph, in pieces."""
         view = self.view
         parts: list[bytes] = []
         begin, index = start, 0  # from here on everything is kept as it is, in one piece
@@ -88,11 +89,11 @@ class _Walk:
                     ((at, elements, after),) = raw
                     self.skipped[index] = after - elements
                     parts.append(view[begin:key])
-                    _nested(parts, view[key : key + 1], view[body:at] + view[after:end])
+                    _nest(parts, view[key : key + 1], [view[body:at], view[after:end]])
                     begin = end
             index += 1
         parts.append(view[begin:stop])
-        return b"".join(parts)
+        return parts
 
     def fields(self, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
         """Per field: its number, where its key begins, where its content begins and ends.
@@ -138,12 +139,12 @@ class _Walk:
         raise ValueError("a number without end")
 
 
-def _nested(parts: list[bytes], key: bytes, content: bytes) -> None:
+def _nest(parts: list[bytes], key: bytes, content: list[bytes]) -> None:
     """Adds a field with a length; keys below 16 take one byte."""
-    length = len(content)
+    length = sum(map(len, content))
     size = bytearray()
     while length > 0x7F:
         size.append(length & 0x7F | 0x80)
         length >>= 7
     size.append(length)
-    parts += (key, bytes(size), content)
+    parts += (key, bytes(size), *content)

@@ -93,34 +93,35 @@ def read_tensor(
     stored, bits = _storage(code)
     length = -(-count * bits // 8)
     external = tensor.data_location == TensorProto.EXTERNAL
-    if skipped == length and not external and min(dims, default=0) >= 0:
+    plausible = min(dims, default=0) >= 0
+    if skipped == length and not external and plausible:
         return _plain(_nothing(dims, stored), dtype), dtype
-    place = f"tensor {tensor.name!r}" if tensor.name else "tensor"
-    if any(size < 0 for size in dims):
-        raise SourceError(f"its shape {dims} has a negative size", place=place)
+    if not plausible:
+        raise SourceError(f"its shape {dims} has a negative size", place=_place(tensor))
     if external:
-        file, offset = _external(tensor, folder, length, place)
+        file, offset = _external(tensor, folder, length)
         if code in _PACKED_BITS:
+            place = _place(tensor)
             raise SourceError(f"external data of type {dtype} is not supported", place=place)
         if count == 0:
             return np.empty(dims, stored), dtype
         mapped = np.memmap(file, stored, "r", offset, dims)
         return _plain(mapped.view(np.ndarray), dtype), dtype
     if skipped is not None:
-        raise _wrong_length(f"{skipped} bytes", f"{length} bytes", dims, dtype, place)
+        raise _wrong_length(tensor, f"{skipped} bytes", f"{length} bytes")
     if tensor.HasField("raw_data"):
         raw = tensor.raw_data
         if len(raw) != length:
-            raise _wrong_length(f"{len(raw)} bytes", f"{length} bytes", dims, dtype, place)
+            raise _wrong_length(tensor, f"{len(raw)} bytes", f"{length} bytes")
         if code in _PACKED_BITS:
             return numpy_helper.to_array(tensor), dtype
-        return _plain(np.frombuffer(raw, stored).reshape(dims), dtype), dtype
+        return _plain(np.ndarray(dims, stored, raw), dtype), dtype
     have = len(getattr(tensor, helper.tensor_dtype_to_field(code)))
     want = 2 * count if dtype.startswith("complex") else count
     if code in _PACKED_BITS:
         want = length
     if have != want:
-        raise _wrong_length(f"{have} elements", f"{want} elements", dims, dtype, place)
+        raise _wrong_length(tensor, f"{have} elements", f"{want} elements")
     return _plain(numpy_helper.to_array(tensor), dtype), dtype
 
 
@@ -138,18 +139,22 @@ def _plain(data: Array, dtype: str) -> Array:
     return data.astype(np.float32)
 
 
-def _wrong_length(
-    have: str, want: str, dims: tuple[int, ...], dtype: str, place: str
-) -> SourceError:
+def _place(tensor: onnx.TensorProto) -> str:
+    return f"tensor {tensor.name!r}" if tensor.name else "tensor"
+
+
+def _wrong_length(tensor: onnx.TensorProto, have: str, want: str) -> SourceError:
+    shape, dtype = tuple(tensor.dims), element_type(tensor.data_type)
     return SourceError(
-        f"shape {dims} of {dtype} needs {want}, the file holds {have}",
-        place=place,
+        f"shape {shape} of {dtype} needs {want}, the file holds {have}",
+        place=_place(tensor),
         remedy="the file is damaged; export or download it again",
     )
 
 
-def _external(tensor: onnx.TensorProto, folder: Path, length: int, place: str) -> tuple[Path, int]:
+def _external(tensor: onnx.TensorProto, folder: Path, length: int) -> tuple[Path, int]:
     """Returns the file and the offset of external data, after checking that they may be used."""
+    place = _place(tensor)
     entries = {entry.key: entry.value for entry in tensor.external_data}
     file = _inside(entries.get("location", ""), folder, place)
     try:

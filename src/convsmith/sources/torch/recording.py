@@ -68,7 +68,8 @@ def read_module(module: nn.Module, inputs: object) -> Graph:
     """
     module = unwrap(module)
     arguments = read_arguments(module, inputs)
-    return _Reading(module).read(arguments)
+    with collector_at_rest():
+        return _Reading(module).read(arguments)
 
 
 class _Reading:
@@ -228,7 +229,6 @@ def _nothing_remembered() -> Iterator[None]:
         stack.enter_context(torch.random.fork_rng(devices=gpus))
         stack.callback(random.setstate, random.getstate())
         stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002 - the global one
-        stack.enter_context(collector_at_rest())
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield

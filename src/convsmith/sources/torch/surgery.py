@@ -1,4 +1,4 @@
-"""Puts chains of plain convolutions where a module has one, ready to run and to train."""
+"""Puts chains of plain layers where a module has one, ready to run and to train."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ from torch import nn
 
 from convsmith.errors import PlanError
 from convsmith.graph.fragment import ConvStep
-from convsmith.graph.operators import Conv, Padding
+from convsmith.graph.operators import Conv, Linear, Padding
 from convsmith.graph.shape import resolve_padding
 from convsmith.sources.torch.twin import HOOK_TABLES, computes_a_weight, plain_attributes, unwrap
 
 __all__ = ["replace_modules"]
 
-_Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
-_CLASSES: dict[int, type[_Convolution]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_Plain = nn.Conv1d | nn.Conv2d | nn.Conv3d
+_Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+_Replaceable = _Plain | _Transposed | nn.Linear
+_CLASSES: dict[int, type[_Plain]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED: dict[int, type[_Transposed]] = {
+    1: nn.ConvTranspose1d,
+    2: nn.ConvTranspose2d,
+    3: nn.ConvTranspose3d,
+}
 _PADS: dict[str, tuple[Callable[[Any], nn.Module], ...]] = {
     "reflect": (nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d),
     "replicate": (nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d),
@@ -34,10 +41,10 @@ def replace_modules(
     *,
     inplace: bool = False,
 ) -> nn.Module:
-    """Returns a module in which chains of convolutions stand for single ones.
+    """Returns a module in which chains of layers stand for single ones.
 
     The new layers have the type, device, mode and ``requires_grad`` of the one they replace,
-    and its hooks see the input and the output of the chain. A convolution that stands at two
+    and its hooks see the input and the output of the chain. A layer that stands at two
     paths is replaced once, at both. Borders that it pads other than with zeros still are.
 
     Args:
@@ -46,7 +53,8 @@ def replace_modules(
         inplace: Change ``module`` itself.
 
     Raises:
-        PlanError: If a path does not lead to a plain convolution, or the chain does not fit it.
+        PlanError: If a path does not lead to a convolution or a linear layer, or the chain does
+            not fit it.
 
     >>> step = dict(kernel=(1,), stride=(1,), padding=((0, 0),), dilation=(1,), bias=False)
     >>> narrow = ConvStep(op=Conv(channels=1, **step), weight=np.ones((1, 2, 1)))
@@ -66,7 +74,7 @@ def replace_modules(
         first, known = chains.setdefault(id(conv), (path, steps))
         if not _equal(known, steps):
             raise PlanError(
-                f"it is the same convolution as {first!r}, but has another replacement",
+                f"it is the same layer as {first!r}, but has another replacement",
                 place=path,
                 remedy="give one of them",
             )
@@ -86,7 +94,7 @@ def replace_modules(
     return result
 
 
-def _find(module: nn.Module, path: str) -> _Convolution:
+def _find(module: nn.Module, path: str) -> _Replaceable:
     try:
         found = module.get_submodule(path)
     except AttributeError:
@@ -95,25 +103,23 @@ def _find(module: nn.Module, path: str) -> _Convolution:
             place=path,
             remedy="apply the plan to the module that it was made for",
         ) from None
-    if not isinstance(found, _Convolution):
+    if not isinstance(found, _Replaceable):
         raise PlanError(
-            f"it is a {type(found).__name__}, not a Conv1d, Conv2d or Conv3d",
+            f"it is a {type(found).__name__}, not a convolution or a linear layer",
             place=path,
             remedy="apply the plan to the module that it was made for",
         )
     return found
 
 
-def _check(conv: _Convolution, path: str, steps: Sequence[ConvStep]) -> None:
+def _check(layer: _Replaceable, path: str, steps: Sequence[ConvStep]) -> None:
     if not steps:
-        raise PlanError(
-            "its replacement has no convolution", place=path, remedy="give at least one"
-        )
-    rank, channels = len(conv.kernel_size), conv.in_channels
+        raise PlanError("its replacement has no layer", place=path, remedy="give at least one")
+    channels, outs_wanted, wanted_stride = _sizes(layer)
+    rank = len(wanted_stride)
     for number, step in enumerate(steps, 1):
         op = step.op
-        fits = len(op.kernel) == rank and channels % op.groups == 0
-        wanted = (op.channels, channels // op.groups, *op.kernel) if fits else None
+        wanted = _stored_shape(op, rank, channels)
         if step.weight.shape != wanted:
             raise PlanError(
                 f"step {number} has a weight of shape {step.weight.shape}, the layer needs"
@@ -121,36 +127,64 @@ def _check(conv: _Convolution, path: str, steps: Sequence[ConvStep]) -> None:
                 place=path,
                 remedy="make the plan again for this module",
             )
+        outs = op.features if isinstance(op, Linear) else op.channels
         if op.bias != (step.bias is not None) or (
-            step.bias is not None and step.bias.shape != (op.channels,)
+            step.bias is not None and step.bias.shape != (outs,)
         ):
             raise PlanError(
-                f"step {number} has a bias that does not fit its {op.channels} channels",
+                f"step {number} has a bias that does not fit its {outs} channels",
                 place=path,
                 remedy="make the plan again for this module",
             )
-        if op.transposed or op.rounding == "ceil" or (op.same and set(op.stride) != {1}):
+        if isinstance(op, Conv) and not _torch_knows(op):
             raise PlanError(
                 f"step {number} is a convolution that torch has no plain module for",
                 place=path,
                 remedy="use floor rounding and explicit padding",
             )
-        channels = op.channels
-    stride = tuple(np.prod([step.op.stride for step in steps], axis=0).tolist())
-    if channels != conv.out_channels or stride != tuple(conv.stride):
+        channels = outs
+    strides = [step.op.stride for step in steps if isinstance(step.op, Conv)]
+    stride = tuple(int(along) for along in np.prod(strides, axis=0)) if strides else ()
+    if channels != outs_wanted or stride != wanted_stride:
         raise PlanError(
             f"the replacement makes {channels} channels with stride {stride}, the layer"
-            f" {conv.out_channels} with stride {tuple(conv.stride)}",
+            f" {outs_wanted} with stride {wanted_stride}",
             place=path,
             remedy="make the plan again for this module",
         )
+
+
+def _sizes(layer: _Replaceable) -> tuple[int, int, tuple[int, ...]]:
+    """Input and output channels of a layer, and its stride per axis; no axes if it is linear."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features, ()
+    return layer.in_channels, layer.out_channels, tuple(layer.stride)
+
+
+def _stored_shape(op: Conv | Linear, rank: int, channels: int) -> tuple[int, ...] | None:
+    """The shape of a layer's weight for so many input channels; ``None`` if it fits nothing."""
+    if isinstance(op, Linear):
+        return (op.features, channels) if rank == 0 else None
+    if len(op.kernel) != rank or channels % op.groups or op.channels % op.groups:
+        return None
+    if op.transposed:
+        return (channels, op.channels // op.groups, *op.kernel)
+    return (op.channels, channels // op.groups, *op.kernel)
+
+
+def _torch_knows(op: Conv) -> bool:
+    """Whether torch has a module for it, with a module that pads in front."""
+    if op.transposed:
+        even = all(low == high for low, high in op.padding)
+        return even and op.same is None and op.rounding == "floor"
+    return op.rounding == "floor" and (op.same is None or set(op.stride) == {1})
 
 
 def _equal(one: Sequence[ConvStep], other: Sequence[ConvStep]) -> bool:
     if one is other:
         return True
     return len(one) == len(other) and all(
-        a.op == b.op
+        (a.op, a.rectified) == (b.op, b.rectified)
         and np.array_equal(a.weight, b.weight)
         and (a.bias is b.bias or np.array_equal(a.bias, b.bias))  # type: ignore[arg-type]
         for a, b in zip(one, other, strict=True)
@@ -158,7 +192,7 @@ def _equal(one: Sequence[ConvStep], other: Sequence[ConvStep]) -> bool:
 
 
 def _check_reachable(module: nn.Module, chains: Mapping[int, tuple[str, object]]) -> None:
-    """Refuses a convolution that the module also keeps where it would not be replaced."""
+    """Refuses a layer that the module also keeps where it would not be replaced."""
     for parent in module.modules():
         for name, value in plain_attributes(parent):
             if id(value) in chains:
@@ -169,17 +203,17 @@ def _check_reachable(module: nn.Module, chains: Mapping[int, tuple[str, object]]
                 )
 
 
-def _chain(conv: _Convolution, steps: Sequence[ConvStep]) -> nn.Sequential:
+def _chain(layer: _Replaceable, steps: Sequence[ConvStep]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    if conv.padding_mode != "zeros":
-        pad = _PADS[conv.padding_mode][len(conv.kernel_size) - 1]
-        layers.append(pad(tuple(conv._reversed_padding_repeated_twice)))
+    if isinstance(layer, _Plain) and layer.padding_mode != "zeros":
+        pad = _PADS[layer.padding_mode][len(layer.kernel_size) - 1]
+        layers.append(pad(tuple(layer._reversed_padding_repeated_twice)))
     for step in steps:
-        layers += _layers(conv, step)
+        layers += _layers(layer, step)
     chain = nn.Sequential(*layers)
-    chain.train(conv.training)
+    chain.train(layer.training)
     for table in HOOK_TABLES:
-        hooks = conv.__dict__[table]
+        hooks = layer.__dict__[table]
         chain.__dict__[table].update(
             (key, hook) for key, hook in hooks.items() if _follows(table, hook)
         )
@@ -191,31 +225,39 @@ def _follows(table: str, hook: object) -> bool:
     return "state_dict" not in table and not computes_a_weight(hook)
 
 
-def _layers(conv: _Convolution, step: ConvStep) -> list[nn.Module]:
-    """The modules of one step: the convolution, and padding that it cannot do by itself."""
+def _layers(old: _Replaceable, step: ConvStep) -> list[nn.Module]:
+    """The modules of one step: the layer, and padding that it cannot do by itself."""
     op, layers = step.op, list[nn.Module]()
-    padding = _padding(op)
-    lone = tuple(low for low, high in padding if low == high)
-    if len(lone) < len(padding):
-        sides = tuple(side for pair in reversed(padding) for side in pair)
-        layers.append(_PADS["zeros"][len(op.kernel) - 1](sides))
-        lone = (0,) * len(padding)
-    layer = _CLASSES[len(op.kernel)](
-        step.weight.shape[1] * op.groups,
-        op.channels,
-        op.kernel,  # type: ignore[arg-type]
-        stride=op.stride,  # type: ignore[arg-type]
-        padding=lone,  # type: ignore[arg-type]
-        dilation=op.dilation,  # type: ignore[arg-type]
-        groups=op.groups,
-        bias=op.bias,
-        device="meta",  # spares the random weights, and the random state
-    )
-    layer.weight = _parameter(step.weight, conv.weight, conv.weight.requires_grad)
+    made: nn.Module
+    if isinstance(op, Linear):
+        made = nn.Linear(step.weight.shape[1], op.features, bias=op.bias, device="meta")
+    else:
+        padding = _padding(op)
+        lone = tuple(low for low, high in padding if low == high)
+        if len(lone) < len(padding):
+            sides = tuple(side for pair in reversed(padding) for side in pair)
+            layers.append(_PADS["zeros"][len(op.kernel) - 1](sides))
+            lone = (0,) * len(padding)
+        options: dict[str, Any] = {
+            "stride": op.stride,
+            "padding": lone,
+            "dilation": op.dilation,
+            "groups": op.groups,
+            "bias": op.bias,
+            "device": "meta",  # spares the random weights, and the random state
+        }
+        rank = len(op.kernel)
+        if op.transposed:
+            options["output_padding"] = op.output_padding or (0,) * rank
+            made = _TRANSPOSED[rank](len(step.weight), op.channels, op.kernel, **options)  # type: ignore[arg-type]
+        else:
+            ins = step.weight.shape[1] * op.groups
+            made = _CLASSES[rank](ins, op.channels, op.kernel, **options)  # type: ignore[arg-type]
+    made.weight = _parameter(step.weight, old.weight, old.weight.requires_grad)
     if step.bias is not None:
-        trained = conv.weight if conv.bias is None else conv.bias
-        layer.bias = _parameter(step.bias, conv.weight, trained.requires_grad)
-    return [*layers, layer]
+        trained = old.weight if old.bias is None else old.bias
+        made.bias = _parameter(step.bias, old.weight, trained.requires_grad)
+    return [*layers, made, nn.ReLU()] if step.rectified else [*layers, made]
 
 
 def _padding(op: Conv) -> Padding:

@@ -1,0 +1,352 @@
+"""Fitting chains of kernels to a layer in the norm of what reaches it.
+
+A layer's outputs are ``y = W x``; a chain that stands for it amounts to some ``W'``, and what it
+loses is ``tr[(W - W') S (W - W')^T]`` with ``S`` the covariance of the unfolded inputs. ``W'`` is
+linear in each kernel of the chain, so one kernel after the other is solved for while the others
+are held (alternating least squares), by conjugate gradients on the normal equations. The
+preconditioner is what is exact for pointwise chains: the covariance of what reaches the kernel on
+one side, the Gram matrix of what comes behind it on the other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import linalg
+
+__all__ = ["Problem", "alternate", "compose", "inverse_of", "ridged", "whitened"]
+
+Array = npt.NDArray[Any]
+
+RIDGE = 1e-6
+"""Added to every covariance, relative to its mean diagonal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Problem:
+    """What a fit needs to know of one group of a layer.
+
+    Attributes:
+        weight: The best weights without any constraint, ``(C_out, C_in, *kernel)``.
+        covariance: ``S``, regularized, ``(n, n)`` with ``n = C_in prod(kernel)``.
+        target: The covariance of the wanted outputs with the inputs, ``(C_out, n)``: ``W S``.
+        energy: Variance of the wanted outputs, summed over channels.
+    """
+
+    weight: Array
+    covariance: Array
+    target: Array
+    energy: float
+
+    @classmethod
+    def of_layer(cls, weight: Array, covariance: Array) -> Problem:
+        """The problem of reproducing a layer's own outputs from its own inputs.
+
+        >>> Problem.of_layer(np.ones((1, 2)), np.eye(2)).energy
+        2.000002
+        """
+        covariance = ridged(covariance)
+        flat = weight.reshape(len(weight), -1)
+        target = flat @ covariance
+        return cls(
+            weight=weight,
+            covariance=covariance,
+            target=target,
+            energy=float(np.sum(flat * target)),
+        )
+
+    @property
+    def outs(self) -> int:
+        """Output channels."""
+        return len(self.weight)
+
+    @property
+    def ins(self) -> int:
+        """Input channels."""
+        return int(self.weight.shape[1])
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """Window sizes."""
+        return self.weight.shape[2:]
+
+    @property
+    def taps(self) -> int:
+        """Elements of the window."""
+        return math.prod(self.kernel)
+
+    def error(self, dense: Array) -> float:
+        """What weights of the same shape lose, in the units of ``energy``."""
+        flat = dense.reshape(self.outs, -1)
+        lost = self.energy + float(np.sum(flat * (flat @ self.covariance - 2 * self.target)))
+        return max(lost, 0.0)
+
+    def channel_covariance(self) -> Array:
+        """The covariance of the input channels, averaged over the window, ``(C_in, C_in)``."""
+        split = self.covariance.reshape(self.ins, self.taps, self.ins, self.taps)
+        result: Array = np.einsum("itjt->ij", split) / self.taps
+        return result
+
+
+def ridged(matrix: Array, share: float = RIDGE) -> Array:
+    """A Gram matrix with ``share`` of its mean diagonal added, so that it can be inverted."""
+    result = matrix.copy()
+    result[np.diag_indices_from(result)] += share * np.trace(matrix) / len(matrix) + 1e-30
+    return result
+
+
+def inverse_of(matrix: Array, ridge: float) -> Array:
+    """The inverse of a Gram matrix, good enough to precondition with."""
+    factor = linalg.cho_factor(ridged(matrix, ridge))
+    result: Array = linalg.cho_solve(factor, np.eye(len(matrix)))
+    return result
+
+
+def whitened(matrix: Array) -> tuple[Array, Array]:
+    """The symmetric square root of a covariance and its inverse, regularized."""
+    values, vectors = linalg.eigh(matrix)
+    values = np.maximum(values, max(values[-1], 1e-30) * 1e-10)
+    roots = np.sqrt(values)
+    return (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T
+
+
+def compose(first: Array, second: Array) -> Array:
+    """The one kernel that two in a row amount to: their full convolution.
+
+    Args:
+        first: ``(M, C_in, *kernel)``.
+        second: ``(C_out, M, *kernel)``.
+
+    Returns:
+        ``(C_out, C_in, *kernel)`` with windows that are larger by the second's reach.
+
+    >>> compose(np.ones((1, 1, 2)), np.ones((1, 1, 2)))
+    array([[[1., 2., 1.]]])
+    """
+    one, two = first.shape[2:], second.shape[2:]
+    sizes = tuple(a + b - 1 for a, b in zip(one, two, strict=True))
+    made = np.zeros((len(second), first.shape[1], *sizes))
+    for tap in itertools.product(*map(range, two)):
+        here: tuple[Any, ...] = (slice(None), slice(None), *tap)
+        window = tuple(slice(t, t + size) for t, size in zip(tap, one, strict=True))
+        made[(slice(None), slice(None), *window)] += np.tensordot(second[here], first, axes=1)
+    return made
+
+
+def alternate(
+    problem: Problem,
+    kernels: Sequence[Array],
+    *,
+    masks: Sequence[Array | None] | None = None,
+    rounds: int,
+    iterations: int = 4,
+    enough: float = 1e-4,
+) -> tuple[Array, ...]:
+    """Improves the kernels of a chain, one after the other, the last one first.
+
+    Args:
+        problem: The layer.
+        kernels: Where to start, ``(C_out, C_in, *kernel)`` each, first layer first; grouped ones
+            as dense arrays.
+        masks: Where a kernel may differ from zero; ``None`` for everywhere.
+        rounds: How often every kernel is solved for.
+        iterations: Conjugate-gradient steps per kernel.
+        enough: Stop when a round gains less than this share of what is still lost.
+
+    Returns:
+        The kernels with the least error that was seen.
+    """
+    chain = list(kernels)
+    allowed = list(masks) if masks is not None else [None] * len(chain)
+    dense = _composed(chain)
+    error = problem.error(dense)
+    for _ in range(rounds):
+        before = error
+        for index in reversed(range(len(chain))):
+            tried = _solve(problem, chain, index, allowed[index], iterations)
+            changed = [*chain[:index], tried, *chain[index + 1 :]]
+            lower = problem.error(_composed(changed))
+            if lower < error:
+                chain, error = changed, lower
+        chain = _balanced(chain)
+        if before - error <= enough * error:
+            break
+    return tuple(chain)
+
+
+def _composed(chain: Sequence[Array]) -> Array:
+    dense = chain[0]
+    for kernel in chain[1:]:
+        dense = compose(dense, kernel)
+    return dense
+
+
+def _balanced(chain: list[Array]) -> list[Array]:
+    """The same chain with kernels of equal size: only their product matters."""
+    sizes = [float(np.sqrt(np.mean(np.square(kernel)))) for kernel in chain]
+    if min(sizes) <= 0 or not all(map(math.isfinite, sizes)):
+        return chain
+    together = math.exp(sum(map(math.log, sizes)) / len(sizes))
+    return [kernel * (together / size) for kernel, size in zip(chain, sizes, strict=True)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Place:
+    """One kernel of a chain, between what is in front of it and what is behind it.
+
+    Attributes:
+        shape: Of the kernel, ``(M, L, *taps)``.
+        front: ``(L, C_in, *window)``; ``None`` for nothing.
+        behind: ``(C_out, M, *window)``; ``None`` for nothing.
+        problem: The layer.
+    """
+
+    shape: tuple[int, ...]
+    front: Array | None
+    behind: Array | None
+    problem: Problem
+
+    def forth(self, kernel: Array) -> Array:
+        """The weights of the layer that this kernel gives, ``(C_out, n)``."""
+        dense = kernel if self.front is None else compose(self.front, kernel)
+        dense = dense if self.behind is None else compose(dense, self.behind)
+        return dense.reshape(self.problem.outs, -1)
+
+    def back(self, flat: Array) -> Array:
+        """The transpose of :meth:`forth`."""
+        value = flat.reshape(self.problem.weight.shape)
+        if self.behind is not None:
+            value = _unbehind(value, self.behind)
+        if self.front is not None:
+            value = _unfront(value, self.front)
+        return value
+
+
+def _unbehind(value: Array, behind: Array) -> Array:
+    """The transpose of ``compose(., behind)``: ``(C_out, C_in, *window)`` to ``(M, ...)``."""
+    taps = behind.shape[2:]
+    sizes = tuple(a - b + 1 for a, b in zip(value.shape[2:], taps, strict=True))
+    made = np.zeros((behind.shape[1], value.shape[1], *sizes))
+    for tap in itertools.product(*map(range, taps)):
+        window = [slice(t, t + size) for t, size in zip(tap, sizes, strict=True)]
+        here: tuple[Any, ...] = (slice(None), slice(None), *window)
+        part = value[here]
+        there: tuple[Any, ...] = (slice(None), slice(None), *tap)
+        made += np.tensordot(behind[there], part, axes=(0, 0))
+    return made
+
+
+def _unfront(value: Array, front: Array) -> Array:
+    """The transpose of ``compose(front, .)``: ``(M, C_in, *window)`` to ``(M, L, *taps)``."""
+    window = front.shape[2:]
+    sizes = tuple(a - b + 1 for a, b in zip(value.shape[2:], window, strict=True))
+    made = np.zeros((len(value), len(front), *sizes))
+    axes = tuple(range(1, front.ndim))
+    for tap in itertools.product(*map(range, sizes)):
+        places = [slice(t, t + size) for t, size in zip(tap, window, strict=True)]
+        here: tuple[Any, ...] = (slice(None), slice(None), *places)
+        there: tuple[Any, ...] = (slice(None), slice(None), *tap)
+        part = value[here]
+        made[there] = np.tensordot(part, front, axes=(axes, axes))
+    return made
+
+
+def _solve(
+    problem: Problem, chain: Sequence[Array], index: int, mask: Array | None, iterations: int
+) -> Array:
+    """Improves one kernel by preconditioned conjugate gradients."""
+    kernel = chain[index]
+    place = _Place(
+        shape=kernel.shape,
+        front=_composed(chain[:index]) if index else None,
+        behind=_composed(chain[index + 1 :]) if index + 1 < len(chain) else None,
+        problem=problem,
+    )
+    left, right = _sides(place, mask)
+
+    def masked(value: Array) -> Array:
+        return value if mask is None else value * mask
+
+    def apply(value: Array) -> Array:
+        return masked(place.back(place.forth(value) @ problem.covariance))
+
+    def precondition(value: Array) -> Array:
+        if right is None:
+            return value / left
+        rows = value.reshape(len(value), -1)
+        return masked((left @ rows @ right).reshape(value.shape))
+
+    residual = masked(place.back(problem.target)) - apply(kernel)
+    ready = precondition(residual)
+    direction, old = ready, float(np.sum(residual * ready))
+    goal = 1e-8 * old
+    for _ in range(iterations):
+        if old <= goal or old <= 0 or not math.isfinite(old):
+            break
+        image = apply(direction)
+        curvature = float(np.sum(direction * image))
+        if curvature <= 0:
+            break
+        kernel = kernel + (old / curvature) * direction
+        residual = residual - (old / curvature) * image
+        ready = precondition(residual)
+        new = float(np.sum(residual * ready))
+        direction, old = ready + (new / old) * direction, new
+    return kernel
+
+
+def _sides(place: _Place, mask: Array | None) -> tuple[Array, Array | None]:
+    """What preconditions: the inverse Gram matrices of both sides, or, masked, a diagonal."""
+    size = place.shape[0]
+    if place.behind is None:
+        gram = np.eye(size)
+    else:
+        flat = place.behind.swapaxes(0, 1).reshape(size, -1)
+        gram = flat @ flat.T
+    reached = _reaching(place)
+    if mask is not None:
+        width = math.prod(place.shape[1:])
+        diagonal = np.outer(gram.diagonal(), reached.diagonal()[:width]).reshape(place.shape)
+        return np.maximum(diagonal, 1e-12 * diagonal.max() + 1e-300), None
+    return inverse_of(gram, RIDGE), inverse_of(reached, 1e-6)
+
+
+def _reaching(place: _Place) -> Array:
+    """The covariance of what reaches a kernel, ``(L taps, L taps)``, averaged over positions."""
+    problem = place.problem
+    if place.front is None:
+        if place.behind is None:
+            return problem.covariance
+        # Windows of the kernel inside the layer's: average over where they can be.
+        positions = [range(s) for s in place.behind.shape[2:]]
+        split = problem.covariance.reshape(
+            problem.ins, *problem.kernel, problem.ins, *problem.kernel
+        )
+        total: Array | float = 0.0
+        for tap in itertools.product(*positions):
+            window = tuple(slice(t, t + size) for t, size in zip(tap, place.shape[2:], strict=True))
+            total = total + split[(slice(None), *window, slice(None), *window)]
+        count = math.prod(map(len, positions))
+        return np.asarray(total).reshape(math.prod(place.shape[1:]), -1) / count
+    inner = math.prod(place.shape[1:])
+    # Rows: what element (l, tap) of the kernel's input is, as a combination of the layer's.
+    middle = tuple(
+        (size - 1) // 2 for size in (place.behind.shape[2:] if place.behind is not None else ())
+    ) or (0,) * len(problem.kernel)
+    rows = np.zeros((place.shape[1], *place.shape[2:], problem.ins, *problem.kernel))
+    for tap in itertools.product(*map(range, place.shape[2:])):
+        window = tuple(
+            slice(t + m, t + m + size)
+            for t, m, size in zip(tap, middle, place.front.shape[2:], strict=True)
+        )
+        there: tuple[Any, ...] = (slice(None), *tap, slice(None), *window)
+        rows[there] = place.front
+    flat = rows.reshape(inner, -1)
+    result: Array = flat @ problem.covariance @ flat.T
+    return result

@@ -1,0 +1,125 @@
+"""What stands behind a layer, as far as it says how errors in the layer count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import linalg
+
+from convsmith.graph import Graph, Node
+from convsmith.graph.operators import Norm
+from convsmith.rewrite.site import Site
+
+__all__ = [
+    "Weighting",
+    "batch_norm_behind",
+    "norm_gain",
+    "only_reader",
+    "output_scale",
+    "weighting_of",
+]
+
+Array = npt.NDArray[Any]
+
+DAMPING = 0.01
+"""Of its mean, added to the curvature in all directions."""
+
+
+def only_reader(net: Graph, value: str) -> Node | None:
+    """The node that alone reads a value, if there is just one and it is no output."""
+    users = net.consumers.get(value, ())
+    if len(users) != 1 or value in {output.value for output in net.outputs}:
+        return None
+    return users[0]
+
+
+def batch_norm_behind(net: Graph, node: Node) -> Node | None:
+    """The batch norm that is the only reader of a layer's output, if there is one."""
+    only = only_reader(net, node.name)
+    if only is None or not isinstance(only.op, Norm) or only.op.kind != "batch":
+        return None
+    return only
+
+
+def norm_gain(net: Graph, norm: Node) -> Array:
+    """The factor per channel that a batch norm applies."""
+    assert isinstance(norm.op, Norm)
+    variance = np.asarray(net.parameter(norm, "variance").data, dtype=np.float64)
+    gain = 1 / np.sqrt(np.maximum(variance, 0) + norm.op.epsilon)
+    if norm.op.affine:
+        gain = gain * np.asarray(net.parameter(norm, "weight").data, dtype=np.float64)
+    return np.asarray(gain)
+
+
+def output_scale(net: Graph, node: Node, channels: int) -> Array:
+    """How much the batch norm right behind a layer magnifies each channel; ones without it.
+
+    Errors count as they are after it.
+    """
+    norm = batch_norm_behind(net, node)
+    if norm is None:
+        return np.ones(channels)
+    scale = np.abs(norm_gain(net, norm))
+    if not scale.any():
+        return np.ones(channels)
+    return np.asarray(np.maximum(scale, 1e-3 * scale.max()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Weighting:
+    """How errors in the output channels of a layer count: ``|L e|^2``, per group.
+
+    Attributes:
+        root: ``L``, ``(groups, o, o)``.
+        inverse: Its inverse.
+    """
+
+    root: Array
+    inverse: Array
+
+    @classmethod
+    def of_scale(cls, scale: Array, groups: int) -> Weighting:
+        """Every channel on its own.
+
+        >>> Weighting.of_scale(np.array([1.0, 2.0]), 1).inverse[0]
+        array([[1. , 0. ],
+               [0. , 0.5]])
+        """
+        rows = scale.reshape(groups, -1)
+        return cls(
+            root=np.stack([np.diag(row) for row in rows]),
+            inverse=np.stack([np.diag(1 / row) for row in rows]),
+        )
+
+    @classmethod
+    def of_curvature(cls, curvature: Array) -> Weighting:
+        """From what errors do to the loss, ``(groups, o, o)``: half the second derivative.
+
+        Directions that were hardly seen count a little too.
+        """
+        roots, inverses = [], []
+        for block in curvature:
+            size = max(float(np.trace(block)) / len(block), 1e-30)
+            values, vectors = linalg.eigh(block + DAMPING * size * np.eye(len(block)))
+            root = np.sqrt(np.maximum(values, 1e-12 * size))
+            roots.append((vectors * root) @ vectors.T)
+            inverses.append((vectors / root) @ vectors.T)
+        return cls(root=np.stack(roots), inverse=np.stack(inverses))
+
+    def applied(self, weight: Array, group: int) -> Array:
+        """``L W`` for weights ``(o, ...)`` of a group."""
+        return np.tensordot(self.root[group], weight, axes=1)
+
+    def undone(self, weight: Array, group: int) -> Array:
+        """``L^-1 W`` for weights ``(o, ...)`` of a group."""
+        return np.tensordot(self.inverse[group], weight, axes=1)
+
+
+def weighting_of(net: Graph, node: Node, site: Site, curvature: Array | None) -> Weighting:
+    """How errors in a layer count: by their curvature, or else by the batch norm behind."""
+    if curvature is not None and np.isfinite(curvature).all() and curvature.any():
+        return Weighting.of_curvature(curvature)
+    return Weighting.of_scale(output_scale(net, node, site.groups * site.outs), site.groups)

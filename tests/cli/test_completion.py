@@ -1,0 +1,86 @@
+"""Shell completion: networks of the zoo and names of layers; quick, quiet, and safe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from convsmith.cli import completing
+from convsmith.cli.running import run
+from convsmith.sources.zoo import NETWORKS
+
+Ask = Callable[..., list[str]]
+RESTORER = Path(__file__).parents[2] / "examples" / "restorer" / "restorer.onnx"
+
+
+@pytest.fixture
+def complete(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ask:
+    """Asks as Typer's script for Bash does; the words are those that Bash makes of a line."""
+
+    def ask(*words: str, shell: str = "bash") -> list[str]:
+        monkeypatch.setenv("_CONVSMITH_COMPLETE", f"complete_{shell}")
+        monkeypatch.setenv("COMP_WORDS", "\n".join(["convsmith", *words]))
+        monkeypatch.setenv("COMP_CWORD", str(len(words)))
+        monkeypatch.setenv("_TYPER_COMPLETE_ARGS", " ".join(["convsmith", *words]))
+        assert run([]) == 0
+        captured = capfd.readouterr()
+        assert captured.err == ""
+        return captured.out.split()
+
+    return ask
+
+
+def test_verbs_and_options(complete: Ask) -> None:
+    assert {"analyze", "spectrum", "optimize"} <= set(complete(""))
+    assert complete("comp") == ["compare"]
+    assert "--symbolic" in complete("analyze", "--sy")
+
+
+def test_networks_of_the_zoo(complete: Ask) -> None:
+    assert complete("analyze", "z") == [f"zoo:{name}" for name in NETWORKS]
+    # Bash breaks words at colons and replaces the last one.
+    assert complete("analyze", "zoo", ":") == list(NETWORKS)
+    assert complete("analyze", "zoo", ":", "resnet1") == ["resnet18", "resnet101", "resnet152"]
+    assert complete("explain", "zoo:resnet1", shell="zsh") != []
+    assert complete("analyze", "") == []  # the shell offers files
+
+
+def test_layers_of_the_network_in_the_command(complete: Ask) -> None:
+    assert complete("explain", "zoo", ":", "resnet18", "layer1.0.c") == [
+        "layer1.0.conv1", "layer1.0.conv2",
+    ]  # fmt: skip
+    assert complete("explain", "'3@32 > conv 8 3 > relu > conv 8 3'", "c") == ["conv1", "conv2"]
+    # Without a size of its own.
+    found = complete("spectrum", str(RESTORER), "--layer", "conv")
+    assert found == [f"conv{i}" for i in range(1, 9)]
+    through = ("spectrum", "photograph.png", "--through", str(RESTORER), "--layer", "conv8")
+    assert complete(*through) == ["conv8"]
+    assert complete("compare", "zoo", ":", "resnet18", "--layer", "co") == ["conv1"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("explain", "nothing.onnx", ""),
+        ("explain", "3@32 > conv", ""),
+        ("explain", "zoo:nothing", ""),
+        ("explain", "os:abort", ""),  # a factory is code: it is not called for a key
+        ("explain", '"unbalanced', ""),
+        ("spectrum", "--layer", ""),
+        ("explain", "zoo:vgg16", "nothing"),
+    ],
+)
+def test_what_cannot_be_read_offers_nothing(complete: Ask, words: tuple[str, ...]) -> None:
+    assert complete(*words) == []
+
+
+def test_names_that_a_shell_would_run_are_not_offered() -> None:
+    names = ("$(reboot)", "a;b", "a b", "`id`", "a\nb", "-x", "fine.conv-1/2", "block[0]", "'")
+    assert completing._offered(lambda: names, "") == ["fine.conv-1/2"]
+
+
+def test_a_shell_can_be_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--show-completion", "bash"]) == 0
+    assert "_CONVSMITH_COMPLETE=complete_bash" in capsys.readouterr().out
