@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +84,13 @@ def test_names_that_a_shell_would_run_are_not_offered() -> None:
     assert completing._offered(lambda: names, "") == ["fine.conv-1/2"]
 
 
-def test_a_shell_can_be_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["--show-completion", "bash"]) == 0
-    assert "_CONVSMITH_COMPLETE=complete_bash" in capsys.readouterr().out
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_a_shell_can_be_told() -> None:
+    command = Path(sys.executable).with_name("convsmith")
+    told = subprocess.run(
+        ["bash", "-c", f"'{command}' --show-completion; true"],  # so that bash stays its parent
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "_CONVSMITH_COMPLETE=complete_bash" in told.stdout

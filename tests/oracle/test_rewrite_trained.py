@@ -57,8 +57,8 @@ def test_resnet20_at_half_the_multiplications(data_folder: Path) -> None:
     assert made.before.macs == 40_551_040
     assert made.after.macs <= 0.5 * made.before.macs
     assert found.metric.before == pytest.approx(80.4)
-    # It loses 6.7 points on 1,000 other calibration images, whose standard error is 1.3.
-    assert found.metric.after >= 80.4 - 10
+    # It loses 2.9 points on 1,500 other calibration images; the standard error here is 1.3.
+    assert found.metric.after >= 80.4 - 5
     assert found.field_kept
 
     rewritten = cs.apply(made.plan, module)
@@ -78,7 +78,7 @@ def test_vdsr_at_half_the_multiplications(data_folder: Path) -> None:
     net = cs.load(module, birds[0].shape)
     calibration = cs.calibrate(net, birds, positions=16384)
 
-    made = cs.rewrite(net, macs=0.5, calibration=calibration)
+    made = cs.rewrite(net, macs=0.5, calibration=calibration, strategy="fast")
 
     x, target = (networks.luma(data_folder, f"butterfly_GT{part}") for part in ("_scale_2", ""))
     before, after = (psnr(outputs(graph, x), target) for graph in (net, made.net))

@@ -159,7 +159,7 @@ def test_a_network_that_is_slower_than_its_layers_is_said(
 
 
 def test_what_is_not_faster_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slower(before: Graph, after: Graph, runtimes: Sequence[str], *_: object) -> Any:
+    def slower(before: Graph, after: Graph, runtimes: Sequence[str], **_: object) -> Any:
         found = fake_times(before, before, runtimes)
         times = {"before": 2.0, "after": 4.0}
         return {
