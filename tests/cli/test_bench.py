@@ -13,7 +13,7 @@ from tests.benches import made_bench
 
 from convsmith.cli.running import run
 from convsmith.report import render
-from convsmith.report.bench_page import picture
+from convsmith.report.as_page.bench import picture
 
 Ran = tuple[int, str, str]
 QUICK = ("--algorithms", "direct", "--peers", "none", "--threads", "1", "--rounds", "1")

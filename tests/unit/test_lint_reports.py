@@ -19,7 +19,7 @@ from convsmith.graph import parse
 from convsmith.linting import RULES, Finding, Findings, Rules, find_rule, lint
 from convsmith.linting.findings import Entry, Suppressed
 from convsmith.report import csv, html, markdown, render, text
-from convsmith.report.lint_sarif import github, sarif
+from convsmith.report.as_data.lint_sarif import github, sarif
 
 NET = "3@8 > conv 4 3 > bn > relu > conv 4 1 p1 > bn > relu > relu"
 

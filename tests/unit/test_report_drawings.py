@@ -12,11 +12,11 @@ from tests.benches import made_bench
 
 from convsmith.analysis import analyze
 from convsmith.graph import parse
-from convsmith.report.cost_map import HEIGHT, WIDTH, cost_map
-from convsmith.report.pareto import Point, pareto
-from convsmith.report.portrait_data import embedded
-from convsmith.report.roofline import roofline
-from convsmith.report.treemap import squarified
+from convsmith.report.as_data.portrait import embedded
+from convsmith.report.drawings.cost_map import HEIGHT, WIDTH, cost_map
+from convsmith.report.drawings.pareto import Point, pareto
+from convsmith.report.drawings.roofline import roofline
+from convsmith.report.drawings.treemap import squarified
 from convsmith.sources import load
 
 AMOUNTS = st.lists(st.floats(0.01, 1000), min_size=1, max_size=30)

@@ -7,7 +7,7 @@ import pytest
 from convsmith.analysis import Memory, analyze
 from convsmith.graph import parse
 from convsmith.report import html
-from convsmith.report.memory_drawing import memory_curve
+from convsmith.report.drawings.memory import memory_curve
 
 
 def drawn(curve: tuple[int, ...], peak: int) -> list[float]:

@@ -31,8 +31,8 @@ from convsmith.graph import GraphBuilder, parse
 from convsmith.graph.operators import Activation
 from convsmith.optimization import Files, Optimization, Picture, Proof
 from convsmith.report import csv, html, markdown, text
-from convsmith.report.drawing import drawing
-from convsmith.report.pictures import amplification, comparison
+from convsmith.report.drawings.pictures import amplification, comparison
+from convsmith.report.drawings.shapes import drawing
 from convsmith.results import Result
 from convsmith.rewrite import Choice, Metric, Plan, Rewriting, Verification
 from convsmith.rewrite.verifying import OutputError as OutputLoss

@@ -168,7 +168,7 @@ def _of_image(
     mean: str | None,
     std: str | None,
 ) -> ImageSpectrum:
-    from convsmith.report.png import middle
+    from convsmith.report.drawings.png import middle
     from convsmith.signal import image_spectrum
     from convsmith.sources.data import read_data
 

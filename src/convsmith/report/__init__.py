@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from convsmith.report import analysis_data, analysis_table  # noqa: F401 - they register themselves
+from convsmith.report.as_data import analysis  # noqa: F401 - it registers itself
+from convsmith.report.as_text import analysis_table  # noqa: F401 - it registers itself
 from convsmith.report.rendering import (
     FORMATS,
     PICTURES,

@@ -37,35 +37,35 @@ FORMATS = ("text", "json", "csv", "markdown", "html")
 PICTURES = ("png", "svg")
 
 
-_REWRITING = ("rewriting_text", "rewriting_data")
+_REWRITING = ("as_text.rewriting", "as_data.rewriting")
 
 _MODULES = {
-    "Analysis": ("analysis_page",),
-    "Bench": ("bench_text", "bench_data", "bench_page"),
-    "Comparison": ("comparison_text", "comparison_data", "comparison_page"),
-    "Diagnosis": ("doctor_text",),
-    "Difference": ("difference_page",),
-    "Distillation": ("distilling_text",),
-    "Explanation": ("explanation_text", "explanation_data", "explanation_page"),
-    "Graph": ("graph_markdown",),
-    "Findings": ("lint_text", "lint_data", "lint_page"),
-    "Merging": ("merging_text",),
+    "Analysis": ("as_page.analysis",),
+    "Bench": ("as_text.bench", "as_data.bench", "as_page.bench"),
+    "Comparison": ("as_text.comparison", "as_data.comparison", "as_page.comparison"),
+    "Diagnosis": ("as_text.doctor",),
+    "Difference": ("as_page.difference",),
+    "Distillation": ("as_text.distilling",),
+    "Explanation": ("as_text.explanation", "as_data.explanation", "as_page.explanation"),
+    "Graph": ("as_data.graph_markdown",),
+    "Findings": ("as_text.lint", "as_data.lint", "as_page.lint"),
+    "Merging": ("as_text.merging",),
     "Plan": _REWRITING,
-    "PlanDifference": ("plan_difference_text",),
-    "Profile": ("program_text",),
-    "Program": ("graph_markdown",),
-    "Portrait": ("portrait_page", "graph_markdown"),
-    "Rule": ("rule_text", "rule_page"),
-    "Rules": ("rule_text", "rule_page"),
+    "PlanDifference": ("as_text.plan_difference",),
+    "Profile": ("as_text.program",),
+    "Program": ("as_data.graph_markdown",),
+    "Portrait": ("as_page.portrait", "as_data.graph_markdown"),
+    "Rule": ("as_text.rule", "as_page.rule"),
+    "Rules": ("as_text.rule", "as_page.rule"),
     "Rewriting": _REWRITING,
-    "Run": ("run_text",),
+    "Run": ("as_text.run",),
     "Verification": _REWRITING,
-    "ImageSpectrum": ("image_spectrum_text", "image_spectrum_page", "spectrum_sheet"),
-    "Spectrum": ("spectrum_text", "spectrum_page", "spectrum_sheet"),
-    "Sweep": ("sweep_text", "sweep_page"),
-    "View": ("view_page",),
-    "SymbolicAnalysis": ("symbolic_text", "symbolic_page"),
-    "Optimization": (*_REWRITING, "optimization_text", "optimization_page"),
+    "ImageSpectrum": ("as_text.image_spectrum", "as_page.image_spectrum", "drawings.spectrum"),
+    "Spectrum": ("as_text.spectrum", "as_page.spectrum", "drawings.spectrum"),
+    "Sweep": ("as_text.sweep", "as_page.sweep"),
+    "View": ("as_page.view",),
+    "SymbolicAnalysis": ("as_text.symbolic", "as_page.symbolic"),
+    "Optimization": (*_REWRITING, "as_text.optimization", "as_page.optimization"),
 }
 """What to load for a kind of result, before it is known that no renderer takes it."""
 
@@ -197,9 +197,9 @@ def render(result: Result, form: str, *, width: int | None = None, color: bool =
         case "html":
             rendered = html(result)
         case "latex":
-            rendered = getattr(import_module("convsmith.report.explanation_data"), form)(result)
+            rendered = getattr(import_module("convsmith.report.as_data.explanation"), form)(result)
         case "sarif" | "github":
-            rendered = getattr(import_module("convsmith.report.lint_sarif"), form)(result)
+            rendered = getattr(import_module("convsmith.report.as_data.lint_sarif"), form)(result)
         case _:
             raise UsageError(
                 f"there is no format {form!r}", remedy=f"choose one of {', '.join(FORMATS)}"

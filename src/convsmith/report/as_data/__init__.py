@@ -1,0 +1,1 @@
+"""Results as CSV, Markdown and SARIF, one module per kind of result."""

@@ -1,0 +1,1 @@
+"""Results as one-file HTML pages, one module per kind of result."""
