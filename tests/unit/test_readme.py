@@ -89,7 +89,6 @@ def test_the_commands_run_and_say_what_stands_behind_them(
         "conv1.tex",
         "found.sarif",
         "baseline.json",
-        "filters.html",
         "network.html",
     )
     assert all(Path(name).stat().st_size for name in written)
