@@ -203,6 +203,7 @@ def test_drawing_and_table_choose_each_other(opened: Open) -> None:
     assert page.get_attribute("#table tbody tr:first-child", "aria-current") == "true"
     assert page.locator("#graph .edge.near").count() == 2
     page.click(".treemap a >> nth=5", force=True)
+    page.wait_for_function("document.querySelector('#layer-panel h3').innerText !== 'conv1'")
     assert chosen(page) != "conv1"
 
 
@@ -215,7 +216,7 @@ def test_an_address_restores_the_choice(opened: Open) -> None:
     assert frame is not None
     assert frame["y"] <= shown["y"] <= frame["y"] + frame["height"] - shown["height"]
     page.evaluate("location.hash = '#layer=layer1.0.bn2'")
-    page.wait_for_timeout(60)
+    page.wait_for_function("document.querySelector('#layer-panel h3').innerText === 'layer1.0.bn2'")
     assert chosen(page) == "layer1.0.bn2"
     assert opened(made("zoo:resnet50"), "#layer=nothing").inner_text("#layer-panel h3") == "conv1"
 

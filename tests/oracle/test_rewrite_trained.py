@@ -76,7 +76,7 @@ def test_vdsr_at_half_the_multiplications(data_folder: Path) -> None:
     module = networks.vdsr(data_folder)
     birds = [networks.luma(data_folder, f"bird_GT_scale_{scale}") for scale in (2, 3)]
     net = cs.load(module, birds[0].shape)
-    calibration = cs.calibrate(net, birds, positions=16384)
+    calibration = cs.calibrate(net, birds, positions=8192)
 
     made = cs.rewrite(net, macs=0.5, calibration=calibration, strategy="fast")
 
