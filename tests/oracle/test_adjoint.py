@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import convsmith as cs
 from convsmith.errors import UnsupportedOperatorError
 from convsmith.graph import Graph, parse
-from convsmith.graph.adjoint import adjoint, gradients
+from convsmith.graph.adjoint import Run, adjoint, gradients
 from convsmith.graph.evaluate import evaluate
 from convsmith.graph.operators import Elementwise, Reduce
 
@@ -315,7 +315,7 @@ def test_an_unknown_operator_is_named(op: Any) -> None:
     x = np.ones((2, 3))
     inputs = [x] if isinstance(op, Reduce) else [x, x]
     with pytest.raises(UnsupportedOperatorError, match=f"operator '{op.kind}' has no gradient"):
-        adjoint(op, [x], inputs, [], [x])
+        adjoint(op, Run(given=[x], inputs=inputs, parameters=[], outputs=[x]))
 
 
 def test_values_that_nothing_depends_on_have_no_gradient() -> None:

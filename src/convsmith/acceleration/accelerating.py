@@ -15,11 +15,11 @@ from convsmith.acceleration.planned import PlannedConv
 from convsmith.acceleration.planned_transposed import PlannedConvTranspose
 from convsmith.acceleration.residuals import fuse_residuals
 from convsmith.conv.choice import DEFAULT_TOLERANCE
-from convsmith.conv.fusing import affine, folded
 from convsmith.conv.spec import Activation
 from convsmith.errors import ConvsmithError, UsageError
 from convsmith.graph import Graph, Node
 from convsmith.graph import operators as operator_classes
+from convsmith.graph.affine import affine_of, fold_behind
 from convsmith.sources.torch import read_module
 
 __all__ = ["accelerate"]
@@ -133,8 +133,9 @@ def _call(example: Any) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
 class _Chain:
     """A convolution's path, and those of the modules that it takes in."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, op: operator_classes.Conv) -> None:
         self.path = path
+        self.op = op
         self.norm = ""
         self.activation = ""
 
@@ -175,15 +176,14 @@ def _chains(graph: Graph, module: nn.Module) -> list[_Chain]:
             continue
         if any(weights[name] != {path} for name in node.parameters):
             continue  # somebody else computes with its weights
-        chain = chains[path] = _Chain(path)
+        chain = chains[path] = _Chain(path, node.op)
         if not alone(path, conv):
             continue
         following = next_of(node)
         norm = find(following.provenance.path) if following is not None else None
         if following is not None and norm is not None:
             where = following.provenance.path
-            grouped = isinstance(conv, _TRANSPOSED) and conv.groups > 1
-            if _foldable(norm) and alone(where, norm) and not grouped:
+            if _foldable(norm) and alone(where, norm):
                 chain.norm = where
                 following = next_of(following)
         kind = find(following.provenance.path) if following is not None else None
@@ -222,16 +222,15 @@ def _replace(
     conv: Any = module.get_submodule(chain.path)
     weight = conv.weight.detach().clone()
     bias = None if conv.bias is None else conv.bias.detach().clone()
-    transposed = isinstance(conv, _TRANSPOSED)
     if chain.norm:
         norm = module.get_submodule(chain.norm)
-        weight, bias = _folded(weight, bias, norm, 1 if transposed else 0)
+        weight, bias = _folded(chain.op, weight, bias, norm)
         _set(module, chain.norm, nn.Identity().eval())
     activation: Activation = "none"
     if chain.activation:
         activation = _ACTIVATIONS[type(module.get_submodule(chain.activation))]
         _set(module, chain.activation, nn.Identity().eval())
-    if transposed:
+    if chain.op.transposed:
         _put(module, conv, PlannedConvTranspose(
             weight, bias, stride=conv.stride, padding=conv.padding,
             output_padding=conv.output_padding, dilation=conv.dilation, groups=conv.groups,
@@ -261,18 +260,19 @@ def _put(module: nn.Module, conv: nn.Module, planned: nn.Module) -> None:
                 parent._modules[name] = planned.eval()
 
 
-def _folded(weight: Tensor, bias: Tensor | None, norm: Any, axis: int) -> tuple[Tensor, Tensor]:
+def _folded(
+    op: operator_classes.Conv, weight: Tensor, bias: Tensor | None, norm: Any
+) -> tuple[Tensor, Tensor]:
     """Returns the weights and the bias of convolution and normalization in one."""
-
-    def numbers(tensor: Tensor | None) -> Any:
-        return None if tensor is None else tensor.detach().double().numpy()
-
-    factor, summand = affine(
-        norm.eps, numbers(norm.running_mean), numbers(norm.running_var), numbers(norm.weight),
-        numbers(norm.bias),
-    )  # fmt: skip
-    made = folded(weight.numpy(), numbers(bias), factor, summand, axis=axis)
-    return torch.from_numpy(made[0]), torch.from_numpy(made[1])
+    mean, variance = norm.running_mean, norm.running_var
+    factor = torch.ones_like(mean) if norm.weight is None else norm.weight.detach()
+    summand = torch.zeros_like(mean) if norm.bias is None else norm.bias.detach()
+    found = affine_of(
+        operator_classes.Norm(kind="batch", epsilon=norm.eps),
+        [tensor.numpy() for tensor in (factor, summand, mean, variance)],
+    )
+    made, shift = fold_behind(op, weight.numpy(), None if bias is None else bias.numpy(), found)
+    return torch.from_numpy(made).to(weight.dtype), torch.from_numpy(shift).to(weight.dtype)
 
 
 def _padding(conv: Any) -> tuple[tuple[int, int], ...]:

@@ -3,27 +3,21 @@
     conv (or linear) > batch norm > + residual > activation
 
 Each part may be missing. A part is fused only if nobody else reads what comes before it, so that no
-value is lost. The batch normalization becomes part of the weights, exactly but for one rounding;
-residual and activation happen in registers, before the output is stored
-(:mod:`convsmith.conv.output`).
+value is lost. The batch normalization becomes part of the weights, exactly but for one rounding
+(:mod:`convsmith.graph.affine`); residual and activation happen in registers, before the output is
+stored (:mod:`convsmith.conv.output`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from convsmith.conv.spec import Activation
 from convsmith.graph import Graph, Node
 from convsmith.graph import operators as operator_classes
 
-__all__ = ["Fusion", "affine", "folded", "fusions", "kind_of"]
-
-Array = NDArray[Any]
+__all__ = ["Fusion", "fusions", "kind_of"]
 
 _ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",
@@ -142,44 +136,3 @@ def fusions(graph: Graph) -> Mapping[str, Fusion]:
             node=node, norm=norm, add=add, residual=residual, last=last, activation=activation
         )
     return dict(reversed(made.items()))
-
-
-def affine(
-    epsilon: float, mean: Array, variance: Array, scale: Array | None, shift: Array | None
-) -> tuple[Array, Array]:
-    """Returns a batch normalization as a factor and a summand per channel, in float64.
-
-    y = (x - mean) / sqrt(variance + epsilon) * scale + shift (Ioffe & Szegedy 2015, section 3.1).
-
-    >>> affine(0.0, np.ones(1), np.full(1, 4.0), None, None)
-    (array([0.5]), array([-0.5]))
-    """
-    factor = 1 / np.sqrt(np.asarray(variance, np.float64) + epsilon)
-    if scale is not None:
-        factor = factor * np.asarray(scale, np.float64)
-    summand = -np.asarray(mean, np.float64) * factor
-    if shift is not None:
-        summand = summand + np.asarray(shift, np.float64)
-    return factor, summand
-
-
-def folded(
-    weight: Array, bias: Array | None, factor: Array, summand: Array, *, axis: int = 0
-) -> tuple[Array, Array]:
-    """Returns weights and bias of a layer with an affine map per filter behind it.
-
-    Computed in float64 and rounded once, to the type of the weights.
-
-    Args:
-        weight: Filters along ``axis``.
-        bias: One number per filter, or nothing.
-        factor: Per filter.
-        summand: Per filter.
-        axis: Of the filters.
-    """
-    column = [1] * weight.ndim
-    column[axis] = -1
-    if bias is not None:
-        summand = summand + np.asarray(bias, np.float64) * factor
-    wide = np.asarray(weight, np.float64) * factor.reshape(column)
-    return wide.astype(weight.dtype), summand.astype(weight.dtype)

@@ -9,14 +9,15 @@ they say themselves where everything goes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import Any
 
 import numpy as np
 
 from convsmith.errors import UnsupportedOperatorError
+from convsmith.graph.affine import affine_of
 from convsmith.graph.compute import Array, compute, pad_for_windows, windows
 from convsmith.graph.evaluate import node_arguments
 from convsmith.graph.graph import Graph
@@ -49,7 +50,7 @@ from convsmith.graph.operators import (
 )
 from convsmith.graph.shape import effective_kernel, resolve_padding
 
-__all__ = ["adjoint", "gradients"]
+__all__ = ["Run", "adjoint", "gradients"]
 
 Gradients = tuple[Array | None, ...]
 """One per input; ``None`` where it is zero or means nothing."""
@@ -70,28 +71,43 @@ MOVES = (
 )
 
 
-@singledispatch
-def adjoint(
-    op: Operator,
-    given: list[Array | None],
-    inputs: list[Array],
-    parameters: list[Array],
-    outputs: list[Array],
-) -> Gradients:
-    """The gradients of an operator's inputs from those of its outputs.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Run:
+    """One operator in one run of its network, on the way back.
 
-    Args:
-        op: The operator.
+    Attributes:
         given: The gradient of every output; ``None`` where nothing depends on it.
         inputs: What it read.
         parameters: Its weights.
         outputs: What it made.
+    """
+
+    given: Sequence[Array | None]
+    inputs: Sequence[Array]
+    parameters: Sequence[Array]
+    outputs: Sequence[Array]
+
+    @property
+    def gradient(self) -> Array:
+        """Of the first output, the only one that has any."""
+        gradient = self.given[0]
+        assert gradient is not None
+        return gradient
+
+
+@singledispatch
+def adjoint(op: Operator, run: Run) -> Gradients:
+    """The gradients of an operator's inputs from those of its outputs.
+
+    Args:
+        op: The operator.
+        run: What it read and made, and the gradients of that.
 
     Raises:
         UnsupportedOperatorError: If there is no rule for it.
     """
     if isinstance(op, MOVES):
-        return _moved(op, given, inputs)
+        return _moved(op, run)
     kind = getattr(op, "kind", type(op).__name__)
     raise UnsupportedOperatorError(
         f"operator {kind!r} has no gradient here", remedy="leave out what needs it"
@@ -134,7 +150,9 @@ def gradients(
             continue
         inputs, parameters = node_arguments(graph, node, values)
         try:
-            made = adjoint(node.op, got, inputs, parameters, [values[n] for n in node.outputs])
+            outputs = [values[name] for name in node.outputs]
+            run = Run(given=got, inputs=inputs, parameters=parameters, outputs=outputs)
+            made = adjoint(node.op, run)
         except UnsupportedOperatorError:
             unknown.update(node.inputs)
             continue
@@ -144,8 +162,9 @@ def gradients(
     return {name: found[name] for name in wanted if name in found and name not in unknown}
 
 
-def _moved(op: Operator, given: list[Array | None], inputs: list[Array]) -> Gradients:
+def _moved(op: Operator, run: Run) -> Gradients:
     """Adds every element's gradient up at the place that the element came from."""
+    inputs = run.inputs
     data = 1 if isinstance(op, Gather) else len(inputs)  # what follows says where, not what
     starts = np.cumsum([1, *(x.size for x in inputs[:data])])
     places = [
@@ -155,7 +174,9 @@ def _moved(op: Operator, given: list[Array | None], inputs: list[Array]) -> Grad
     moved_op = replace(op, value=0.0) if isinstance(op, Pad) and op.mode == "constant" else op
     moved = compute(moved_op, *places, *inputs[data:])
     total = np.zeros(int(starts[-1]))
-    for gradient, place in zip(given, moved if isinstance(moved, tuple) else (moved,), strict=True):
+    for gradient, place in zip(
+        run.given, moved if isinstance(moved, tuple) else (moved,), strict=True
+    ):
         if gradient is not None:
             total += np.bincount(
                 place.astype(np.int64).ravel(), gradient.ravel(), minlength=len(total)
@@ -167,20 +188,13 @@ def _moved(op: Operator, given: list[Array | None], inputs: list[Array]) -> Grad
 
 
 @adjoint.register
-def _(
-    op: Conv,
-    given: list[Array | None],
-    inputs: list[Array],
-    parameters: list[Array],
-    outputs: list[Array],
-) -> Gradients:
-    (g,), (x, *_) = given, inputs
-    assert g is not None
+def _(op: Conv, run: Run) -> Gradients:
+    g, x = run.gradient, run.inputs[0]
     if op.transposed:
         back = replace(
             op, channels=x.shape[1], transposed=False, output_padding=(), bias=False, same=None
         )
-        made = compute(back, g, parameters[0])
+        made = compute(back, g, run.parameters[0])
         assert isinstance(made, np.ndarray)
         whole = tuple(slice(0, size) for size in x.shape[2:])
         return (made[(slice(None), slice(None), *whole)],)
@@ -202,52 +216,31 @@ def _(
         bias=False,
         output_padding=extra if any(extra) else (),
     )
-    made = compute(back, g, parameters[0])
+    made = compute(back, g, run.parameters[0])
     assert isinstance(made, np.ndarray)
     return (made,)
 
 
 @adjoint.register
-def _(
-    op: Linear,
-    given: list[Array | None],
-    inputs: list[Array],
-    parameters: list[Array],
-    outputs: list[Array],
-) -> Gradients:
-    (g,) = given
-    assert g is not None
-    return (g @ parameters[0],)
+def _(op: Linear, run: Run) -> Gradients:
+    return (run.gradient @ run.parameters[0],)
 
 
 @adjoint.register
-def _(
-    op: Identity,
-    given: list[Array | None],
-    inputs: list[Array],
-    parameters: list[Array],
-    outputs: list[Array],
-) -> Gradients:
-    return (given[0], *(None,) * (len(inputs) - 1))
+def _(op: Identity, run: Run) -> Gradients:
+    return (run.given[0], *(None,) * (len(run.inputs) - 1))
 
 
 @adjoint.register(Activation)
 @adjoint.register(Unary)
-def _(
-    op: Activation | Unary,
-    given: list[Array | None],
-    inputs: list[Array],
-    parameters: list[Array],
-    outputs: list[Array],
-) -> Gradients:
+def _(op: Activation | Unary, run: Run) -> Gradients:
     """The slope of any function of one element, by a central difference in double precision."""
-    (g,), (x,) = given, inputs
-    assert g is not None
+    g, (x,) = run.gradient, run.inputs
     if isinstance(op, Activation) and op.kind == "relu":
         return (g * (x > 0),)
     wide = x.astype(np.float64)
     step = 1e-5 * np.maximum(np.abs(wide), 1.0)
-    double = [parameter.astype(np.float64) for parameter in parameters]
+    double = [parameter.astype(np.float64) for parameter in run.parameters]
     high, low = compute(op, wide + step, *double), compute(op, wide - step, *double)
     assert isinstance(high, np.ndarray)
     assert isinstance(low, np.ndarray)
@@ -264,15 +257,8 @@ def _summed(gradient: Array, shape: tuple[int, ...]) -> Array:
 
 
 @adjoint.register
-def _(
-    op: Elementwise,
-    given: list[Array | None],
-    inputs: list[Array],
-    parameters: list[Array],
-    outputs: list[Array],
-) -> Gradients:
-    (g,) = given
-    assert g is not None
+def _(op: Elementwise, run: Run) -> Gradients:
+    g, inputs, (y, *_) = run.gradient, run.inputs, run.outputs
     if op.kind in ("add", "sum"):
         parts = [g] * len(inputs)
     elif op.kind == "sub" and len(inputs) == 2:
@@ -280,9 +266,9 @@ def _(
     elif op.kind == "mul" and len(inputs) == 2:
         parts = [g * inputs[1], g * inputs[0]]
     elif op.kind == "div" and len(inputs) == 2:
-        parts = [g / inputs[1], -g * outputs[0] / inputs[1]]
+        parts = [g / inputs[1], -g * y / inputs[1]]
     elif op.kind in ("maximum", "minimum"):
-        hits = [x == outputs[0] for x in inputs]  # equal ones share it
+        hits = [x == y for x in inputs]  # equal ones share it
         parts = [g * hit / np.maximum(sum(h.astype(g.dtype) for h in hits), 1) for hit in hits]
     else:
         raise UnsupportedOperatorError(f"operator {op.kind!r} has no gradient here")
@@ -290,24 +276,16 @@ def _(
 
 
 @adjoint.register
-def _(
-    op: Norm,
-    given: list[Array | None],
-    inputs: list[Array],
-    parameters: list[Array],
-    outputs: list[Array],
-) -> Gradients:
-    (g,), (x,) = given, inputs
-    assert g is not None
+def _(op: Norm, run: Run) -> Gradients:
+    g, (x,) = run.gradient, run.inputs
     column = (1, -1, *(1,) * (x.ndim - 2))
     if op.kind == "batch":
-        gain = 1 / np.sqrt(parameters[-1] + op.epsilon)
-        gain = gain * parameters[0] if op.affine else gain
-        return (g * gain.reshape(column).astype(g.dtype),)
+        scale = affine_of(op, run.parameters).scale
+        return (g * scale.reshape(column).astype(g.dtype),)
     if op.kind == "rms":
         raise UnsupportedOperatorError("RMS normalization has no gradient here")
     if op.affine:
-        g = g * (parameters[0] if op.kind == "layer" else parameters[0].reshape(column))
+        g = g * (run.parameters[0] if op.kind == "layer" else run.parameters[0].reshape(column))
     if op.kind == "layer":
         split = (*x.shape[: x.ndim - op.axes], -1)
     else:
@@ -321,32 +299,18 @@ def _(
 
 
 @adjoint.register
-def _(
-    op: Softmax,
-    given: list[Array | None],
-    inputs: list[Array],
-    parameters: list[Array],
-    outputs: list[Array],
-) -> Gradients:
-    (g,), (y,) = given, outputs
-    assert g is not None
+def _(op: Softmax, run: Run) -> Gradients:
+    g, (y,) = run.gradient, run.outputs
     if op.log:
         return (g - np.exp(y) * g.sum(op.axis, keepdims=True),)
     return (y * (g - (g * y).sum(op.axis, keepdims=True)),)
 
 
 @adjoint.register
-def _(
-    op: GlobalPool,
-    given: list[Array | None],
-    inputs: list[Array],
-    parameters: list[Array],
-    outputs: list[Array],
-) -> Gradients:
-    (g,), (x,) = given, inputs
-    assert g is not None
+def _(op: GlobalPool, run: Run) -> Gradients:
+    g, (x,) = run.gradient, run.inputs
     if op.kind == "max":
-        hits = x == outputs[0]  # equal ones share it
+        hits = x == run.outputs[0]  # equal ones share it
         axes = tuple(range(2, x.ndim))
         return (g * hits / np.maximum(hits.sum(axes, keepdims=True), 1).astype(g.dtype),)
     share = g / max(int(np.prod(x.shape[2:])), 1)
@@ -354,15 +318,8 @@ def _(
 
 
 @adjoint.register
-def _(
-    op: Reduce,
-    given: list[Array | None],
-    inputs: list[Array],
-    parameters: list[Array],
-    outputs: list[Array],
-) -> Gradients:
-    (g,), (x,) = given, inputs
-    assert g is not None
+def _(op: Reduce, run: Run) -> Gradients:
+    g, (x,) = run.gradient, run.inputs
     if op.kind not in ("mean", "sum"):
         raise UnsupportedOperatorError(f"operator {op.kind!r} has no gradient here")
     kept = [1 if i in _reduced(op, x.ndim) else size for i, size in enumerate(x.shape)]
@@ -377,21 +334,14 @@ def _reduced(op: Reduce, rank: int) -> set[int]:
 
 
 @adjoint.register
-def _(
-    op: Pool,
-    given: list[Array | None],
-    inputs: list[Array],
-    parameters: list[Array],
-    outputs: list[Array],
-) -> Gradients:
-    g, (x,) = given[0], inputs
-    assert g is not None
+def _(op: Pool, run: Run) -> Gradients:
+    g, (x,) = run.gradient, run.inputs
     rank = len(op.kernel)
     padded = pad_for_windows(op, x, -np.inf if op.kind == "max" else 0.0)
     view = windows(op, padded)
     back = np.zeros(padded.shape, g.dtype)
     if op.kind == "max":
-        y = outputs[0]
+        y = run.outputs[0]
         left = g.copy()  # a maximum that stands at several places counts once
     else:
         # Of ones, the average is how many elements the window has inside, over what it divides by.
@@ -418,16 +368,9 @@ def _(
 
 
 @adjoint.register
-def _(
-    op: Resize,
-    given: list[Array | None],
-    inputs: list[Array],
-    parameters: list[Array],
-    outputs: list[Array],
-) -> Gradients:
+def _(op: Resize, run: Run) -> Gradients:
     """Linear along every axis: the matrix of one axis is what it makes of unit vectors."""
-    (g,), (x,) = given, inputs
-    assert g is not None
+    g, (x,) = run.gradient, run.inputs
     made = g
     for axis in range(2, x.ndim):
         if x.shape[axis] == g.shape[axis]:

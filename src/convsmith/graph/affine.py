@@ -6,6 +6,7 @@ layout of weights. Rounding to the type of the layer is left to the caller.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from convsmith.errors import DataError
 from convsmith.graph.operators import Conv, Linear, Norm, roles
 
-__all__ = ["Affine", "affine_of", "fold_before", "fold_behind"]
+__all__ = ["Affine", "affine_of", "checked_affine", "fold_before", "fold_behind"]
 
 Array = npt.NDArray[Any]
 
@@ -38,25 +39,38 @@ class Affine:
         return bool((self.scale == 1).all() and (self.shift == 0).all())
 
 
-def affine_of(op: Norm, parameters: list[Array]) -> Affine:
+def affine_of(op: Norm, parameters: Sequence[Array]) -> Affine:
     """Returns a batch normalization with stored statistics as a factor and a summand.
 
     ``scale = weight / sqrt(variance + epsilon)``, ``shift = bias - mean * scale`` (Ioffe &
-    Szegedy, 2015, arXiv:1502.03167, algorithm 2).
+    Szegedy, 2015, arXiv:1502.03167, algorithm 2). Statistics that make no sense give what they
+    give: see :func:`checked_affine`.
 
     Args:
         op: The normalization, of kind ``batch``.
         parameters: Its tensors, each (C,), in the order of ``roles(op)``.
-
-    Raises:
-        DataError: If a number is not finite, a variance negative, or a division one by zero.
 
     >>> norm = Norm(kind="batch", epsilon=0.0, affine=False)
     >>> found = affine_of(norm, [np.ones(1), np.full(1, 4.0)])
     >>> found.scale, found.shift
     (array([0.5]), array([-0.5]))
     """
-    given = dict(zip(roles(op), (np.asarray(p, np.float64) for p in parameters), strict=True))
+    given = _by_role(op, parameters)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scale = 1 / np.sqrt(given["variance"] + op.epsilon)
+        if op.affine:
+            scale = scale * given["weight"]
+        shift = -given["mean"] * scale
+    return Affine(scale=scale, shift=shift + given["bias"] if op.affine else shift)
+
+
+def checked_affine(op: Norm, parameters: Sequence[Array]) -> Affine:
+    """Returns :func:`affine_of` of statistics that make sense.
+
+    Raises:
+        DataError: If a number is not finite, a variance negative, or a division one by zero.
+    """
+    given = _by_role(op, parameters)
     for role, values in given.items():
         wrong = int(values.size - np.count_nonzero(np.isfinite(values)))
         if wrong:
@@ -64,7 +78,7 @@ def affine_of(op: Norm, parameters: list[Array]) -> Affine:
                 f"{wrong} of the {values.size} elements of its {role} are not finite",
                 remedy="load the weights again, or train on without the batches that broke them",
             )
-    mean, variance = given["mean"], given["variance"]
+    variance = given["variance"]
     if (variance < 0).any():
         raise DataError(
             f"{int((variance < 0).sum())} of its {variance.size} variances are negative, down to"
@@ -76,11 +90,11 @@ def affine_of(op: Norm, parameters: list[Array]) -> Affine:
             "a variance and epsilon are both 0: it divides by zero",
             remedy="give it an epsilon, such as 1e-5",
         )
-    scale = 1 / np.sqrt(variance + op.epsilon)
-    if op.affine:
-        scale = scale * given["weight"]
-    shift = -mean * scale
-    return Affine(scale=scale, shift=shift + given["bias"] if op.affine else shift)
+    return affine_of(op, parameters)
+
+
+def _by_role(op: Norm, parameters: Sequence[Array]) -> dict[str, Array]:
+    return dict(zip(roles(op), (np.asarray(p, np.float64) for p in parameters), strict=True))
 
 
 def fold_behind(

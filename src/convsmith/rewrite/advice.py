@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convsmith.graph import Graph
-from convsmith.graph.fragment import ConvStep
-from convsmith.graph.operators import Conv, Linear
 from convsmith.rewrite.following import batch_norm_behind
 from convsmith.rewrite.plan import Advice, Choice
 from convsmith.rewrite.site import Site
@@ -36,7 +34,7 @@ def advise(net: Graph, choices: Sequence[Choice]) -> tuple[Advice, ...]:
                 found.append(_lossy(choice))
             continue
         site = Site.of(net, net.by_name[choice.layer])
-        narrow = min(_channels(step) for step in choice.chain[:-1]) // site.groups
+        narrow = min(step.op.channels for step in choice.chain[:-1]) // site.groups
         rank = min(site.outs, site.width)
         if narrow < NARROW * rank:
             found.append(
@@ -69,8 +67,3 @@ def _lossy(choice: Choice) -> Advice:
         fact=f"{choice.error:.0%} of the variance of its outputs is lost",
         remedy="train the network again (convsmith.rewrite.distill needs no labels)",
     )
-
-
-def _channels(step: ConvStep) -> int:
-    assert isinstance(step.op, Conv | Linear)
-    return step.op.features if isinstance(step.op, Linear) else step.op.channels

@@ -102,7 +102,10 @@ def replaceable(net: Graph, forms: Sequence[Form] | None = None) -> list[Node]:
             and net.shapes[node.inputs[0]] is not None
             and node.inputs[0] not in net.constants
         )
-        return plain and any(not form.refusal(Site.of(net, node)) for form in tried)
+        if not plain:
+            return False
+        site = Site.of(net, node)
+        return any(not form.refusal(site) for form in tried)
 
     return [node for node in net.nodes if fits(node)]
 
@@ -132,7 +135,7 @@ def weight_of(site: Site, form: Form, variant: str, kernels: Kernels) -> Array:
     """What fitted kernels amount to: weights of the shape of the site's."""
     return np.stack(
         [
-            form.weight(tuple(k[group] for k in kernels), site.weight.shape[1:], variant)
+            form.weight(tuple(k[group] for k in kernels), site.shape, variant)
             for group in range(site.groups)
         ]
     )
@@ -239,7 +242,7 @@ def _fit_grid(
     parts: dict[Widths, list[Kernels]] = {some: [] for some in costs}
     lost = dict.fromkeys(costs, 0.0)
     energy = 0.0
-    shape = site.weight.shape[1:]
+    shape = site.shape
     for group in range(site.groups):  # one at a time: the covariances may be large
         problem = group_problem(site, moments, counts, group)
         fitter = form.fitter(problem, variant)

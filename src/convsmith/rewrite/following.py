@@ -10,13 +10,14 @@ import numpy.typing as npt
 from scipy import linalg
 
 from convsmith.graph import Graph, Node
-from convsmith.graph.operators import Norm
+from convsmith.graph.affine import Affine, affine_of
+from convsmith.graph.operators import Norm, roles
 from convsmith.rewrite.site import Site
 
 __all__ = [
     "Weighting",
     "batch_norm_behind",
-    "norm_gain",
+    "norm_map",
     "only_reader",
     "output_scale",
     "weighting_of",
@@ -44,14 +45,13 @@ def batch_norm_behind(net: Graph, node: Node) -> Node | None:
     return only
 
 
-def norm_gain(net: Graph, norm: Node) -> Array:
-    """The factor per channel that a batch norm applies."""
+def norm_map(net: Graph, norm: Node) -> Affine:
+    """What a batch norm does to each channel; nothing at all where its statistics are broken."""
     assert isinstance(norm.op, Norm)
-    variance = np.asarray(net.parameter(norm, "variance").data, dtype=np.float64)
-    gain = 1 / np.sqrt(np.maximum(variance, 0) + norm.op.epsilon)
-    if norm.op.affine:
-        gain = gain * np.asarray(net.parameter(norm, "weight").data, dtype=np.float64)
-    return np.asarray(gain)
+    stored = [np.asarray(net.parameter(norm, role).data) for role in roles(norm.op)]
+    found = affine_of(norm.op, stored)
+    usable = np.isfinite(found.scale) & np.isfinite(found.shift)
+    return Affine(scale=np.where(usable, found.scale, 0), shift=np.where(usable, found.shift, 0))
 
 
 def output_scale(net: Graph, node: Node, channels: int) -> Array:
@@ -62,7 +62,7 @@ def output_scale(net: Graph, node: Node, channels: int) -> Array:
     norm = batch_norm_behind(net, node)
     if norm is None:
         return np.ones(channels)
-    scale = np.abs(norm_gain(net, norm))
+    scale = np.abs(norm_map(net, norm).scale)
     if not scale.any():
         return np.ones(channels)
     return np.asarray(np.maximum(scale, 1e-3 * scale.max()))

@@ -10,7 +10,6 @@ from typing import Any
 from convsmith.analysis import Total, analyze
 from convsmith.errors import BudgetError, DataError, PlanError, UsageError
 from convsmith.graph import Graph, Node, operator_text
-from convsmith.graph.evaluate import evaluate
 from convsmith.results import Progress
 from convsmith.rewrite.advice import advise
 from convsmith.rewrite.applying import check_belongs, layout_of, replace_layers
@@ -24,7 +23,6 @@ from convsmith.rewrite.outcome import Rewriting
 from convsmith.rewrite.plan import Choice, Plan, chain_text
 from convsmith.rewrite.planning import StrategyName, Table, work_of
 from convsmith.rewrite.rebuilding import Fitted, correct_means, rebuild
-from convsmith.rewrite.sensitivity import output_loss
 from convsmith.rewrite.site import Site, cost
 from convsmith.rewrite.statistics import Calibration, check_weights
 from convsmith.rewrite.verifying import verify
@@ -81,7 +79,6 @@ class Job:
         chosen: Mapping[str, Candidate],
         budget: Mapping[str, float],
         table: Table | None = None,
-        refit: Collection[str] | None = None,
     ) -> Rewriting:
         """Fits what was chosen in execution order, and measures what was lost.
 
@@ -89,11 +86,9 @@ class Job:
             chosen: A candidate per layer.
             budget: What was asked for.
             table: What it was chosen from: says which layers are refitted, and how errors count.
-            refit: The layers to refit instead.
         """
-        if refit is None:
-            refit = () if table is None else table.refit
-        fitted = self._fitted(chosen, {} if table is None else table.curved, refit)
+        curved, refit = ({}, frozenset()) if table is None else (table.curved, table.refit)
+        fitted = self._fitted(chosen, curved, refit)
         choices = _choices(self.net, chosen, fitted)
         made = Plan(
             source=self.net.source,
@@ -140,21 +135,21 @@ class Job:
                 remedy="give calibration=convsmith.calibrate(net, batches)",
             )
         budget = {"max_loss": most}
-        best = self.finish({}, budget)
+        best: Rewriting | None = None
         low, high, bound = 0.0, math.inf, most
         for _ in range(SEARCHES):
             made = self.finish(table.losing("macs", bound), budget, table)
-            lost = _lost(self.net, made.net, self.samples)
-            if lost <= most:
+            assert made.verification is not None
+            if made.verification.loss <= most:
                 low = bound
-                if made.after.macs < best.after.macs:
+                if made.after.macs < (self.before if best is None else best.after).macs:
                     best = made
             else:
                 high = bound
             if high < math.inf and high - low < 0.1 * high:
                 break
             bound = 2 * bound if high == math.inf else (low + high) / 2
-        return best
+        return best or self.finish({}, budget)
 
     def timed(self, table: Table, latency: float, watch: Stopwatch | None = None) -> Rewriting:
         """The network that loses least and takes at most a share of the original's time.
@@ -170,14 +165,14 @@ class Job:
         watch = watch or Stopwatch()
         whole = watch.network(self.net)
         inputs = {
-            layer.name: Site.of(self.net, self.net.by_name[layer.name]).x for layer in table.layers
+            layer.name: self.net.shape(self.net.by_name[layer.name].inputs[0])
+            for layer in table.layers
         }
         layers = estimated(table.layers, inputs, watch, self.progress)
         table = replace(table, layers=tuple(layers))
         wanted = budget_of(latency, whole, "milliseconds")
         budget = {"latency": latency}
-        aim, now = wanted, whole
-        made = self.finish({}, budget)
+        aim = wanted
         for attempt in range(ATTEMPTS):
             chosen, table = self._confirmed(table, aim, whole, inputs, watch)
             made = self.finish(chosen, budget, table)
@@ -313,18 +308,6 @@ class Job:
             for name, candidate in chosen.items()
             if candidate.form != KEEP
         }
-
-
-def _lost(before: Graph, after: Graph, samples: Sequence[Mapping[str, Any]]) -> float:
-    """How far the outputs moved, on average over the samples."""
-    total = 0.0
-    for sample in samples:
-        one, two = evaluate(before, sample), evaluate(after, sample)
-        total += sum(
-            output_loss(before, first.value, one[first.value], two[second.value])
-            for first, second in zip(before.outputs, after.outputs, strict=True)
-        )
-    return total / len(samples)
 
 
 def budget_of(share: float, total: float, currency: str) -> float:

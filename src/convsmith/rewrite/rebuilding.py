@@ -34,7 +34,7 @@ from convsmith.rewrite.fitting import Problem
 from convsmith.rewrite.following import (
     Weighting,
     batch_norm_behind,
-    norm_gain,
+    norm_map,
     only_reader,
     weighting_of,
 )
@@ -418,7 +418,7 @@ class _Problem:
         for group in range(site.groups):
             best, cross = self.optimum(targets, group)
             problem = Problem(
-                weight=best.reshape(site.weight.shape[1:]),
+                weight=best.reshape(site.shape),
                 covariance=self.covariance[group],
                 target=cross,
                 energy=float(np.sum(best * cross)) + self.unexplained[group],
@@ -447,7 +447,7 @@ class _Problem:
             ]
         )
         bias = self.targets.mean - np.einsum("gon,gn->go", flat, self.mean)
-        kernel = flat.reshape(site.weight.shape)
+        kernel = flat.reshape(site.groups, *site.shape)
         fit = _Fit(variant="", kernels=(kernel,), bias=bias, flat=flat)
         chain = site.steps((replace(site.op, bias=True),), (kernel,), bias.ravel())
         return Fitted(chain=chain, variant="", error=self.error(fit))
@@ -522,7 +522,7 @@ def _owed_by_other_branch(net: Graph, node: Node) -> Callable[[_Pair], Array] | 
     other = others[0]
     if net.shapes[other] != net.shapes[value]:
         return None
-    gain = np.ones(1) if norm is None else norm_gain(net, norm)
+    gain = np.ones(1) if norm is None else norm_map(net, norm).scale
     usable = np.abs(gain) > 1e-2 * np.abs(gain).max()
     axes = len(net.shape(value))
     linear = isinstance(node.op, Linear)

@@ -23,7 +23,7 @@ from convsmith.graph.evaluate import run_chain
 from convsmith.graph.fragment import ConvStep
 from convsmith.graph.operators import Activation, Conv, Linear
 from convsmith.parallel import spread
-from convsmith.rewrite.following import batch_norm_behind, norm_gain, only_reader
+from convsmith.rewrite.following import batch_norm_behind, norm_map, only_reader
 
 __all__ = ["RELAXATIONS", "Rectifier", "Step", "lifted", "rectifier"]
 
@@ -122,15 +122,11 @@ def rectifier(net: Graph, node: Node) -> Rectifier | None:
     reader = only_reader(net, node.name if norm is None else norm.name)
     if reader is None or not isinstance(reader.op, Activation) or reader.op.kind != "relu":
         return None
-    channels = node.op.features if isinstance(node.op, Linear) else node.op.channels
     if norm is None:
+        channels = node.op.channels
         return Rectifier(gain=np.ones(channels), offset=np.zeros(channels))
-    gain = norm_gain(net, norm)
-    mean = np.asarray(net.parameter(norm, "mean").data, dtype=np.float64)
-    offset = -gain * mean
-    if len(norm.parameters) == 4:
-        offset = offset + np.asarray(net.parameter(norm, "bias").data, dtype=np.float64)
-    return Rectifier(gain=gain, offset=offset)
+    found = norm_map(net, norm)
+    return Rectifier(gain=found.scale, offset=found.shift)
 
 
 def lifted(chain: Sequence[ConvStep], inputs: Iterable[Array]) -> tuple[ConvStep, ...]:
@@ -144,7 +140,7 @@ def lifted(chain: Sequence[ConvStep], inputs: Iterable[Array]) -> tuple[ConvStep
         chain: Layers that follow each other, the later ones without padding.
         inputs: What reaches the first.
     """
-    least = [np.full(_channels(step), np.inf) for step in chain[:-1]]
+    least = [np.full(step.op.channels, np.inf) for step in chain[:-1]]
     for x in inputs:
         for index, step in enumerate(chain[:-1]):
             x = run_chain((step,), x)
@@ -154,7 +150,7 @@ def lifted(chain: Sequence[ConvStep], inputs: Iterable[Array]) -> tuple[ConvStep
     before: Array | None = None
     for index, step in enumerate(chain):
         weight = step.weight.astype(np.float64)
-        bias = np.zeros(_channels(step)) if step.bias is None else step.bias.astype(np.float64)
+        bias = np.zeros(step.op.channels) if step.bias is None else step.bias.astype(np.float64)
         if before is not None:
             per_input = weight.reshape(*weight.shape[:2], -1).sum(axis=2)
             outs, wide = per_input.shape
@@ -176,7 +172,3 @@ def lifted(chain: Sequence[ConvStep], inputs: Iterable[Array]) -> tuple[ConvStep
             )
         )
     return tuple(made)
-
-
-def _channels(step: ConvStep) -> int:
-    return step.op.features if isinstance(step.op, Linear) else step.op.channels

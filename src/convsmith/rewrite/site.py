@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ Kernels = tuple[Array, ...]
 """One array per layer of a chain, ``(groups, C_out, C_in, *kernel)`` per group, as in a site."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Site:
     """A layer that a form can replace.
 
@@ -42,18 +43,16 @@ class Site:
         name: Its name.
         op: The operator.
         x: The shape of its input.
-        weight: ``(groups, C_out / groups, C_in / groups, *kernel)`` in float64.
-        bias: ``(C_out,)``; zeros without one.
-        dtype: Of the trained weights.
+        stored: The trained weights, in the layout of the operator.
+        bias: ``(C_out,)`` in float64; zeros without one.
         learnable: Whether its weights count as parameters.
     """
 
     name: str
     op: LayerOp
     x: Shape
-    weight: Array
+    stored: Array
     bias: Array
-    dtype: np.dtype[Any]
     learnable: bool = True
 
     @classmethod
@@ -62,45 +61,58 @@ class Site:
         op = node.op
         assert isinstance(op, Conv | Linear)
         constant = net.parameter(node, "weight")
-        stored = np.asarray(constant.data)
-        outs = op.channels if isinstance(op, Conv) else op.features
-        bias = np.zeros(outs)
+        bias = np.zeros(op.channels)
         if op.bias:
             bias = np.asarray(net.parameter(node, "bias").data, dtype=np.float64)
         return cls(
             name=node.name,
             op=op,
             x=net.shape(node.inputs[0]),
-            weight=_opened(op, stored),
+            stored=np.asarray(constant.data),
             bias=bias,
-            dtype=stored.dtype,
             learnable=constant.learnable,
         )
+
+    @cached_property
+    def weight(self) -> Array:
+        """``(groups, C_out / groups, C_in / groups, *kernel)`` in float64; made when asked for."""
+        return _opened(self.op, self.stored)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the trained weights."""
+        return self.stored.dtype
 
     @property
     def groups(self) -> int:
         """Independent groups of channels."""
-        return len(self.weight)
+        return 1 if isinstance(self.op, Linear) else self.op.groups
 
     @property
     def outs(self) -> int:
         """Output channels of one group."""
-        return int(self.weight.shape[1])
+        return self.op.channels // self.groups
 
     @property
     def ins(self) -> int:
         """Input channels of one group."""
-        return int(self.weight.shape[2])
+        turned = isinstance(self.op, Conv) and self.op.transposed
+        return int(self.stored.shape[0] // self.groups if turned else self.stored.shape[1])
 
     @property
     def kernel(self) -> tuple[int, ...]:
         """Window sizes; empty for a linear layer."""
-        return self.weight.shape[3:]
+        return () if isinstance(self.op, Linear) else self.op.kernel
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the weights of one group: ``(C_out, C_in, *kernel)``."""
+        return (self.outs, self.ins, *self.kernel)
 
     @property
     def width(self) -> int:
         """Numbers in the window of one group."""
-        return int(math.prod(self.weight.shape[2:]))
+        return math.prod(self.shape[1:])
 
     @property
     def depthwise(self) -> bool:

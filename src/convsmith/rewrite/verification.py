@@ -34,6 +34,11 @@ class OutputError:
     agreement: float | None
     divergence: float | None = None
 
+    @property
+    def loss(self) -> float:
+        """The divergence; for other than class scores the squared error over the variance."""
+        return self.relative**2 if self.divergence is None else self.divergence
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
@@ -114,6 +119,11 @@ class Verification(Result):
     def speedups(self) -> dict[str, float]:
         """How many times faster the rewritten network is, per runtime."""
         return speedups(self.timings)
+
+    @property
+    def loss(self) -> float:
+        """How far the outputs moved, in all."""
+        return sum(output.loss for output in self.outputs)
 
     @property
     def field_kept(self) -> bool:

@@ -81,6 +81,11 @@ class Linear(Operator):
     features: int
     bias: bool = True
 
+    @property
+    def channels(self) -> int:
+        """Its features, by the name that a convolution has for them."""
+        return self.features
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatMul(Operator):

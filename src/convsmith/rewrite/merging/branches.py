@@ -278,7 +278,6 @@ def _merge_neighbours(draft: Draft, node: Node) -> bool:
         made = draft.shapes[one.name]
         if op is None or made is None:
             continue
-        width = op.channels if isinstance(op, Conv) else op.features
         step = Step(
             kind="concat",
             layers=(one, two, *_listed(draft.goes_with(node, place + 1))),
@@ -287,7 +286,7 @@ def _merge_neighbours(draft: Draft, node: Node) -> bool:
             op=op,
             source=one.inputs[0],
             value=one.name,
-            shape=(*made[:axis], width, *made[axis + 1 :]),
+            shape=(*made[:axis], op.channels, *made[axis + 1 :]),
             drop=(node, place + 1),
         )
         if draft.attempt(step, partial(_wider, draft, one, two, op)):

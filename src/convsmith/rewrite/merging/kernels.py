@@ -52,8 +52,7 @@ def shift_of(layer: ConvStep) -> Array:
     """A layer's bias; zeros where it has none."""
     if layer.bias is not None:
         return layer.bias
-    op = layer.op
-    return np.zeros(op.features if isinstance(op, Linear) else op.channels)
+    return np.zeros(layer.op.channels)
 
 
 def _layer(op: Conv | Linear, grouped: Array, bias: Array | None) -> ConvStep:

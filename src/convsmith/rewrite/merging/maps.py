@@ -6,7 +6,7 @@ import numpy as np
 
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Node
-from convsmith.graph.affine import Affine, affine_of
+from convsmith.graph.affine import Affine, checked_affine
 from convsmith.graph.operators import Elementwise, Norm, Unary
 from convsmith.rewrite.merging.draft import Draft
 
@@ -27,7 +27,7 @@ def channel_map(draft: Draft, node: Node) -> tuple[str, Affine, int | None] | No
     if isinstance(op, Norm) and op.kind == "batch":
         arrays = [draft.array(name, node) for name in node.parameters]
         try:
-            return node.inputs[0], affine_of(op, arrays), 1
+            return node.inputs[0], checked_affine(op, arrays), 1
         except ConvsmithError as error:
             raise error.at(node.name) from None
     if isinstance(op, Unary) and op.kind == "neg":

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from convsmith.conv.fusing import affine
 from convsmith.graph import Node
+from convsmith.graph.affine import affine_of
 from convsmith.graph.operators import Activation, Elementwise, Norm, Reduce, Softmax, Unary
 from convsmith.runtime.kernels.functions import BINARY, UNARY
 from convsmith.runtime.kernels.kernel import address
@@ -110,11 +110,9 @@ def _(op: Norm, low: Lowering, node: Node) -> bool:
         return _groups(op, low, node)
     if op.kind != "batch" or len(low.shape(value)) < 2:
         return False
-    *learned, mean, variance = low.parameters(node)
-    scale, shift = learned if op.affine else (None, None)
-    factor, summand = affine(op.epsilon, mean, variance, scale, shift)
+    found = affine_of(op, low.parameters(node))
     body = [Instruction(name="affine", registers=(0, 1, 2))]
-    low.map(node, [value], body, held=[(factor, 1), (summand, 1)])
+    low.map(node, [value], body, held=[(found.scale, 1), (found.shift, 1)])
     return True
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convsmith.conv.choice import plan
-from convsmith.conv.fusing import Fusion, affine, folded
+from convsmith.conv.fusing import Fusion
 from convsmith.conv.layers import spec_of
 from convsmith.conv.plan import ConvPlan, Prepared
 from convsmith.conv.spec import ConvSpec
@@ -17,6 +17,7 @@ from convsmith.conv.transposed import Phase as Part
 from convsmith.conv.transposed import TransposedSpec, phase_weights, turned_weights
 from convsmith.errors import ShapeError, UsageError
 from convsmith.graph import Node
+from convsmith.graph.affine import affine_of, fold_behind
 from convsmith.graph.operators import Conv, Linear, MatMul, Norm
 from convsmith.kernel.store import digest
 from convsmith.parallel import threads
@@ -30,17 +31,16 @@ __all__: list[str] = []
 Array = NDArray[Any]
 
 
-def _weights(low: Lowering, fusion: Fusion, weight: Array, bias: Array | None, axis: int) -> Any:
+def _weights(
+    low: Lowering, fusion: Fusion, op: Conv | Linear, weight: Array, bias: Array | None
+) -> tuple[Array, Array | None]:
     """The weights and the bias of a layer with the normalization behind it folded in."""
     norm = fusion.norm
     if norm is None:
         return weight, bias
-    op = norm.op
-    assert isinstance(op, Norm)
-    *learned, mean, variance = low.parameters(norm)
-    scale, shift = learned if op.affine else (None, None)
-    factor, summand = affine(op.epsilon, mean, variance, scale, shift)
-    return folded(weight, bias, factor, summand, axis=axis)
+    assert isinstance(norm.op, Norm)
+    made, shift = fold_behind(op, weight, bias, affine_of(norm.op, low.parameters(norm)))
+    return made.astype(weight.dtype), shift.astype(weight.dtype)
 
 
 def _prepared(low: Lowering, spec: ConvSpec, weight: Array, bias: Array | None) -> Prepared:
@@ -111,7 +111,7 @@ def _(op: Conv, low: Lowering, node: Node) -> bool:
         return False  # negative padding: the definition computes it
     if spec.output != low.shape(node.name)[2:]:
         return False  # rounded up: the last window is incomplete
-    weight, bias = _weights(low, fusion, weight, bias, 0)
+    weight, bias = _weights(low, fusion, op, weight, bias)
     spec = _with(spec, fusion, bias)
     prepared = _prepared(low, spec, weight, bias)
     x = low.dense(node.inputs[0], last=low.last)
@@ -144,7 +144,7 @@ def _with(spec: ConvSpec, fusion: Fusion, bias: Array | None) -> ConvSpec:
 def _(op: Linear, low: Lowering, node: Node) -> bool:
     weight, *rest = low.parameters(node)
     fusion = low.fusion(node)
-    weight, bias = _weights(low, fusion, weight, rest[0] if rest else None, 0)
+    weight, bias = _weights(low, fusion, op, weight, rest[0] if rest else None)
     _product(low, fusion, node.inputs[0], weight, bias)
     return True
 
@@ -209,8 +209,8 @@ def _transposed(op: Conv, low: Lowering, fusion: Fusion, weight: Array, bias: Ar
         return False
     if min(spec.output) < 1:
         return False
-    # As a convolution has them: filters first. Then a normalization folds as usual.
-    turned, bias = _weights(low, fusion, turned_weights(spec, weight), bias, 0)
+    weight, bias = _weights(low, fusion, op, weight, bias)
+    turned = turned_weights(spec, weight)
     bias = np.zeros(filters, np.float32) if bias is None else bias
     x = low.dense(node.inputs[0], last=low.last)
     out = low.make(fusion.output, last=low.last)

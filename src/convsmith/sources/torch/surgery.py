@@ -127,7 +127,7 @@ def _check(layer: _Replaceable, path: str, steps: Sequence[ConvStep]) -> None:
                 place=path,
                 remedy="make the plan again for this module",
             )
-        outs = op.features if isinstance(op, Linear) else op.channels
+        outs = op.channels
         if op.bias != (step.bias is not None) or (
             step.bias is not None and step.bias.shape != (outs,)
         ):
