@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from convsmith.conv import choice
-from convsmith.conv.choice import EXACT, choice_store, plan, predicted_effort, tune
+from convsmith.conv.choice import EXACT, choice_store, plan, tune
 from convsmith.conv.plan import ConvPlan, candidates
 from convsmith.conv.spec import ConvSpec
 from convsmith.errors import UnsupportedOperatorError, UsageError
@@ -83,7 +83,7 @@ def test_a_damaged_file_is_no_knowledge(own_folder: Path, content: bytes, whole:
 
 
 def _order(made: ConvPlan) -> float:
-    return predicted_effort(made) if made.error_ratio <= choice.DEFAULT_TOLERANCE else np.inf
+    return made.predicted_effort if made.error_ratio <= choice.DEFAULT_TOLERANCE else np.inf
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing_but_the_memory(
@@ -169,5 +169,5 @@ def test_the_prediction_prefers_what_saves_most_where_sums_dominate() -> None:
         size=(56, 56), channels=128, filters=128, kernel=(3, 3), padding=((1, 1), (1, 1))
     )
     assert plan(large).algorithm == "winograd"
-    by_name = {made.algorithm: predicted_effort(made) for made in candidates(large)}
+    by_name = {made.algorithm: made.predicted_effort for made in candidates(large)}
     assert by_name["winograd"] < by_name["direct"]

@@ -35,7 +35,8 @@ def test_repr_says_what_will_happen() -> None:
     assert lines[4] == f"  error        {error} x direct, {bound} sum|w| max|x|"
     spread = "x".join(map(str, made.spread))
     assert lines[5] == f"  NaN, Inf     spread over {spread} outputs"
-    assert len(lines) == 6
+    assert lines[6] == f"  predicted    {made.predicted_milliseconds:.2g} ms"
+    assert len(lines) == 7
     assert "NaN" not in repr(plan_with(SPEC, "direct"))
     assert repr(replace(made, milliseconds=0.12345)).splitlines()[-1] == "  measured     0.1235 ms"
 

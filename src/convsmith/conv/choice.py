@@ -26,7 +26,7 @@ from convsmith.kernel.store import Store, cache_folder, digest
 from convsmith.kernel.target import Target, host
 from convsmith.parallel import threads
 
-__all__ = ["DEFAULT_TOLERANCE", "Measurement", "choice_store", "plan", "predicted_effort", "tune"]
+__all__ = ["DEFAULT_TOLERANCE", "Measurement", "choice_store", "plan", "tune"]
 
 DEFAULT_TOLERANCE: Final = 20.0
 EXACT: Final = ("direct", "im2col", "pointwise", "depthwise", "planar")
@@ -136,7 +136,7 @@ def _decide(
         key=lambda found: found.milliseconds or math.inf,
         default=None,
     )
-    return best or min(possible, key=predicted_effort)
+    return best or min(possible, key=_effort)
 
 
 def tune(
@@ -152,14 +152,8 @@ def tune(
     return tuple(sorted(measured.values(), key=lambda found: found.milliseconds))
 
 
-def predicted_effort(plan: ConvPlan) -> float:
-    """Returns a number that grows with the time a plan will take; comparable for one spec only.
-
-    Operations where multiplying and adding pair up, and what the workspace costs to write and read.
-    """
-    work = plan.operations
-    passes = 2.0 * plan.workspace_bytes / 4
-    return max(work.mults, work.adds) / plan.target.lanes + passes
+def _effort(made: ConvPlan) -> float:
+    return made.predicted_effort
 
 
 def _with_time(made: ConvPlan, measured: dict[str, Measurement]) -> ConvPlan:
@@ -172,9 +166,9 @@ def _name(made: ConvPlan) -> str:
 
 
 def _likely(possible: list[ConvPlan]) -> list[ConvPlan]:
-    ordered = sorted(possible, key=predicted_effort)
-    most = _UNLIKELY * predicted_effort(ordered[0])
-    return [made for made in ordered if predicted_effort(made) <= most]
+    ordered = sorted(possible, key=_effort)
+    most = _UNLIKELY * ordered[0].predicted_effort
+    return [made for made in ordered if made.predicted_effort <= most]
 
 
 def _covers(measured: dict[str, Measurement], possible: list[ConvPlan]) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from convsmith.conv.algorithms import ALGORITHMS
 from convsmith.conv.spec import ConvSpec
 from convsmith.errors import ShapeError, UnsupportedOperatorError, UsageError
 from convsmith.kernel.machine import Compiled, compiled
+from convsmith.kernel.peak import peak_gflops
 from convsmith.kernel.target import Target, host
 from convsmith.kernel.threads import Program, run
 from convsmith.parallel import threads
@@ -94,6 +95,23 @@ class ConvPlan(Displayed):
         """Memory that a run takes beside input, output and packed weights."""
         return 4 * self.lowered.workspace(self.spec.batch, threads())
 
+    @cached_property
+    def predicted_effort(self) -> float:
+        """Vector instructions of one thread, roughly: what grows with the time it will take.
+
+        Operations where multiplying and adding pair up, and what the workspace costs to write and
+        read. It knows no caches.
+        """
+        work = self.operations
+        passes = 2.0 * self.workspace_bytes / 4
+        return max(work.mults, work.adds) / self.target.lanes + passes
+
+    @property
+    def predicted_milliseconds(self) -> float:
+        """The predicted effort at the peak that this machine's threads reach: a rough guess."""
+        peak = _peak(self.target, threads())
+        return 1e-6 * 2 * self.target.lanes * self.predicted_effort / peak
+
     def with_batch(self, batch: int) -> ConvPlan:
         """Returns the same plan for another number of images."""
         if batch == self.spec.batch:
@@ -125,9 +143,17 @@ class ConvPlan(Displayed):
         ]
         if set(self.spread) != {1}:
             lines.append(f"  NaN, Inf     spread over {'x'.join(map(str, self.spread))} outputs")
-        if self.milliseconds is not None:
+        if self.milliseconds is None:
+            lines.append(f"  predicted    {self.predicted_milliseconds:.2g} ms")
+        else:
             lines.append(f"  measured     {self.milliseconds:.4g} ms")
         return "\n".join(lines)
+
+
+@cache
+def _peak(target: Target, members: int) -> float:
+    """Operations per nanosecond, measured once in a process."""
+    return peak_gflops(members, target=target)
 
 
 _local = threading.local()
