@@ -7,21 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - what everyone calls it
-from torch import Tensor, nn
+from torch import Tensor
 
 from convsmith.acceleration.operator import conv
+from convsmith.acceleration.planning import Planned, activated
 from convsmith.conv.choice import DEFAULT_TOLERANCE, plan
 from convsmith.conv.plan import ConvPlan, Prepared
 from convsmith.conv.spec import Activation, ConvSpec
 
 __all__ = ["PlannedConv"]
 
-_ACTIVATE = {"relu": F.relu, "relu6": F.relu6, "silu": F.silu, "hardswish": F.hardswish}
-_KEPT = 8  # input sizes whose packed weights are kept
 
-
-class PlannedConv(nn.Module):
+class PlannedConv(Planned):
     """A convolution with what follows it fused, for inference.
 
     Weights are packed when an input of a size first comes, and again when they have changed: as
@@ -46,9 +43,6 @@ class PlannedConv(nn.Module):
     [6.0, 9.0, 6.0]
     """
 
-    weight: Tensor
-    bias: Tensor | None
-
     def __init__(
         self,
         weight: Tensor,
@@ -63,23 +57,17 @@ class PlannedConv(nn.Module):
         tolerance: float = DEFAULT_TOLERANCE,
         tune: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            weight, bias, in_channels=weight.shape[1] * groups, activation=activation,
+            algorithm=algorithm, tolerance=tolerance, tune=tune,
+        )  # fmt: skip
         rank = weight.dim() - 2
-        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
-        self.out_channels, self.in_channels = weight.shape[0], weight.shape[1] * groups
-        self.kernel_size = tuple(weight.shape[2:])
+        self.out_channels = weight.shape[0]
         self.stride = tuple(stride) or (1,) * rank
         self.padding = tuple(padding) or ((0, 0),) * rank
         self.dilation = tuple(dilation) or (1,) * rank
         self.groups = groups
-        self.activation: Activation = activation
         self.residual_activation: Activation = "none"
-        self.algorithm = algorithm
-        self.tolerance = tolerance
-        self.tune = tune
-        self._prepared: dict[object, _Ready] = {}
-        self._seen: tuple[object, ...] = ()
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Convolves (N, C, *size), or one image (C, *size).
@@ -134,8 +122,7 @@ class PlannedConv(nn.Module):
         # Whatever else it is, it is a convolution, a sum and an activation.
         batched = x.dim() == self.weight.dim()
         y = self._operator(x if batched else x.unsqueeze(0), None, "none")
-        y = (y if batched else y.squeeze(0)) + residual
-        return y if activation == "none" else _ACTIVATE[activation](y)
+        return activated(activation, (y if batched else y.squeeze(0)) + residual)
 
     def _alike(self, x: Tensor, residual: Tensor) -> bool:
         """Whether a residual is a tensor of the same kind that lies in the same way."""
@@ -183,51 +170,21 @@ class PlannedConv(nn.Module):
             f"activation={self.activation}"
         )
 
-    def _plain(self, x: Tensor) -> bool:
-        """Whether the input can be read as it lies, and nothing is recorded about it."""
-        if x.dtype != torch.float32 or self.weight.dtype != torch.float32:
-            return False
-        if x.device.type != "cpu" or type(x) is not Tensor or x.dim() != self.weight.dim():
-            return False
-        if x.shape[1] != self.weight.shape[1] * self.groups or watched():
-            return False  # the operator says what is wrong, or is seen
-        if torch.is_grad_enabled() and (
-            x.requires_grad
-            or self.weight.requires_grad
-            or (self.bias is not None and self.bias.requires_grad)
-        ):
-            return False
-        return x.is_contiguous() or x.permute(0, *range(2, x.dim()), 1).is_contiguous()
-
     def _ready(self, x: Tensor, *, residual: bool = False) -> _Ready:
-        weight, bias = self.weight, self.bias
-        now = (weight, *state_of(weight), bias, *state_of(bias))
-        if len(now) != len(self._seen) or any(
-            a is not b and (isinstance(a, Tensor) or a != b)
-            for a, b in zip(now, self._seen, strict=True)
-        ):
-            self._prepared, self._seen = {}, now
-        key = (x.shape[1:], x.is_contiguous(), residual, self.residual_activation)
-        found = self._prepared.get(key)
-        if found is None:
+        def pack(weight: Any, bias: Any) -> _Ready:
             spec = self.spec(x)
             if residual:
                 spec = replace(spec, residual=True, activation=self.residual_activation)
             made = plan(spec, algorithm=self.algorithm, tolerance=self.tolerance, tune=self.tune)
-            biases = None if bias is None else bias.detach().numpy()
-            prepared = made.prepare(weight.detach().contiguous().numpy(), biases)
             order = None
             if spec.layout == "channels_last":
                 order = (0, x.dim() - 1, *range(1, x.dim() - 1))
-            found = _Ready(prepared=prepared, shape=spec.output_shape[1:], order=order)
-            if len(self._prepared) >= _KEPT:
-                self._prepared.pop(next(iter(self._prepared)), None)
-            self._prepared[key] = found
-        return found
+            prepared = made.prepare(weight, bias)
+            return _Ready(prepared=prepared, shape=spec.output_shape[1:], order=order)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leaves out what belongs to this process."""
-        return {**self.__dict__, "_prepared": {}, "_seen": ()}
+        key = (x.shape[1:], x.is_contiguous(), residual, self.residual_activation)
+        ready: _Ready = self._packed(key, pack)
+        return ready
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,21 +200,3 @@ class _Ready:
     prepared: Prepared
     shape: tuple[int, ...]
     order: tuple[int, ...] | None
-
-
-def watched() -> bool:
-    """Whether somebody looks at the operators: a trace, a dispatch mode, forward derivatives."""
-    return (
-        torch._C._get_tracing_state() is not None
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch.autograd.forward_ad._current_level >= 0
-    )
-
-
-def state_of(tensor: Tensor | None) -> tuple[int, int]:
-    """Where a tensor lies and how often it was changed."""
-    return (0, 0) if tensor is None else (tensor.data_ptr(), _version(tensor))
-
-
-def _version(tensor: Tensor | None) -> int:
-    return 0 if tensor is None or tensor.is_inference() else tensor._version

@@ -7,21 +7,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - what everyone calls it
-from torch import Tensor, nn
+from torch import Tensor
 
-from convsmith.acceleration.planned import state_of, watched
+from convsmith.acceleration.planning import Planned, activated
 from convsmith.conv.choice import DEFAULT_TOLERANCE
 from convsmith.conv.spec import Activation
 from convsmith.conv.transposed import PreparedTransposed, TransposedSpec, plan_transposed
 
 __all__ = ["PlannedConvTranspose"]
 
-_ACTIVATE = {"relu": F.relu, "relu6": F.relu6, "silu": F.silu, "hardswish": F.hardswish}
 _PLAIN = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
-_KEPT = 8  # input sizes whose packed weights are kept
 
 
-class PlannedConvTranspose(nn.Module):
+class PlannedConvTranspose(Planned):
     """A transposed convolution with an activation fused, for inference.
 
     Weights are packed when an input of a size first comes, and again when they have changed. Where
@@ -46,9 +44,6 @@ class PlannedConvTranspose(nn.Module):
     [[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]]
     """
 
-    weight: Tensor
-    bias: Tensor | None
-
     def __init__(
         self,
         weight: Tensor,
@@ -64,21 +59,17 @@ class PlannedConvTranspose(nn.Module):
         tolerance: float = DEFAULT_TOLERANCE,
         tune: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            weight, bias, in_channels=weight.shape[0], activation=activation,
+            algorithm=algorithm, tolerance=tolerance, tune=tune,
+        )  # fmt: skip
         rank = weight.dim() - 2
-        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
-        self.in_channels, self.out_channels = weight.shape[0], weight.shape[1] * groups
-        self.kernel_size = tuple(weight.shape[2:])
+        self.out_channels = weight.shape[1] * groups
         self.stride = tuple(stride) or (1,) * rank
         self.padding = tuple(padding) or (0,) * rank
         self.output_padding = tuple(output_padding) or (0,) * rank
         self.dilation = tuple(dilation) or (1,) * rank
         self.groups = groups
-        self.activation: Activation = activation
-        self.algorithm, self.tolerance, self.tune = algorithm, tolerance, tune
-        self._prepared: dict[object, PreparedTransposed] = {}
-        self._seen: tuple[object, ...] = ()
 
     def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """Convolves (N, C, *size), or one image (C, *size)."""
@@ -119,32 +110,13 @@ class PlannedConvTranspose(nn.Module):
         made: Tensor = _PLAIN[len(self.stride)](
             x, self.weight, self.bias, self.stride, self.padding, more, self.groups, self.dilation
         )
-        return made if self.activation == "none" else _ACTIVATE[self.activation](made)
+        return activated(self.activation, made)
 
     def _plain(self, x: Tensor) -> bool:
-        """Whether the input can be read as it lies, and nothing is recorded about it."""
-        if x.dtype != torch.float32 or self.weight.dtype != torch.float32 or not x.numel():
-            return False
-        if x.device.type != "cpu" or type(x) is not Tensor or x.dim() != self.weight.dim():
-            return False
-        if x.shape[1] != self.in_channels or watched():
-            return False  # torch says what is wrong, or is seen
-        if torch.is_grad_enabled() and (
-            x.requires_grad
-            or self.weight.requires_grad
-            or (self.bias is not None and self.bias.requires_grad)
-        ):
-            return False
-        return x.is_contiguous() or x.permute(0, *range(2, x.dim()), 1).is_contiguous()
+        return x.numel() > 0 and super()._plain(x)
 
     def _ready(self, x: Tensor) -> PreparedTransposed:
-        weight, bias = self.weight, self.bias
-        now = (id(weight), *state_of(weight), id(bias), *state_of(bias))
-        if now != self._seen:
-            self._prepared, self._seen = {}, now
-        key = (x.shape[1:], x.is_contiguous())
-        found = self._prepared.get(key)
-        if found is None:
+        def pack(weight: Any, bias: Any) -> PreparedTransposed:
             spec = TransposedSpec(
                 batch=x.shape[0],
                 size=tuple(x.shape[2:]),
@@ -163,13 +135,7 @@ class PlannedConvTranspose(nn.Module):
             made = plan_transposed(
                 spec, algorithm=self.algorithm, tolerance=self.tolerance, tune=self.tune
             )
-            biases = None if bias is None else bias.detach().numpy()
-            found = made.prepare(weight.detach().contiguous().numpy(), biases)
-            if len(self._prepared) >= _KEPT:
-                self._prepared.pop(next(iter(self._prepared)), None)
-            self._prepared[key] = found
-        return found
+            return made.prepare(weight, bias)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leaves out what belongs to this process."""
-        return {**self.__dict__, "_prepared": {}, "_seen": ()}
+        prepared: PreparedTransposed = self._packed((x.shape[1:], x.is_contiguous()), pack)
+        return prepared
