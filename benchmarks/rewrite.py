@@ -36,9 +36,7 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -53,8 +51,9 @@ from benchmarks.rewriting import by_layer, own
 from benchmarks.rewriting.by_layer import LayerRow
 from benchmarks.rewriting.comparing import Row, compare
 from benchmarks.rewriting.methods import METHODS, Method
-from benchmarks.rewriting.tables import table
+from benchmarks.rewriting.tables import markdown, parts
 from benchmarks.rewriting.tasks import RESTORER, TASKS, Task, task
+from benchmarks.storing import described
 
 from convsmith.parallel import limited_threads
 
@@ -70,6 +69,7 @@ def main() -> None:
         return
     methods = _present(options.methods)
     rows: list[Row] = []
+    tasks: list[Task] = []
     with _threads(options.threads):
         for name in options.only:
             try:
@@ -78,6 +78,7 @@ def main() -> None:
                 print(f"left out: {reason}\n", flush=True)
                 continue
             found = []
+            tasks.append(made)
             for row in compare(
                 made,
                 methods,
@@ -89,30 +90,25 @@ def main() -> None:
             ):
                 found.append(row)
                 if options.json is not None:  # a run takes hours: what it has is kept
-                    _write(options.json, [*rows, *found], options)
-            _print(found, made)
+                    _write(options.json, [*rows, *found], tasks)
+            for title, part in parts(found, made).items():
+                print(markdown(title, part) + "\n", flush=True)
             rows += found
-    versions = ", ".join(_record(rows, options)["versions"]) or "no peer's package"
-    print(f"{versions}; {options.threads} thread{'s' if options.threads > 1 else ''}")
-    if options.store is not None:
-        with options.store.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_record(rows, options)) + "\n")
+    print(f"{_versions(rows)}; {options.threads} thread{'s' if options.threads > 1 else ''}")
 
 
-def _record(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "schema": "convsmith.benchmark/1",
-        "command": " ".join(["python", *sys.argv]),
-        "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
-        "versions": sorted({row.version for row in rows if row.version}),
-        "threads": options.threads,
-        "rows": [asdict(row) for row in rows],
-    }
+def _write(path: Path, rows: Sequence[Row], tasks: Sequence[Task]) -> None:
+    """Stores the tables, as docs/benchmarks.md shows them, and the rows that they come from."""
+    made: dict[str, Any] = {}
+    for one in tasks:
+        made |= parts([row for row in rows if row.task == one.name], one)
+    record = described("Rewriting trained networks, without fine-tuning")
+    record |= {"versions": _versions(rows), "parts": made, "rows": [asdict(row) for row in rows]}
+    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _write(path: Path, rows: Sequence[Row], options: argparse.Namespace) -> None:
-    path.write_text(json.dumps(_record(rows, options), indent=1) + "\n", encoding="utf-8")
+def _versions(rows: Sequence[Row]) -> str:
+    return ", ".join(sorted({row.version for row in rows if row.version})) or "no peer's package"
 
 
 def _layers(options: argparse.Namespace) -> None:
@@ -132,13 +128,6 @@ def _layers(options: argparse.Namespace) -> None:
                 text = json.dumps([asdict(row) for row in rows], indent=1)
                 options.json.write_text(text + "\n", encoding="utf-8")
     print(by_layer.table(rows))
-
-
-def _print(rows: Sequence[Row], made: Task) -> None:
-    for kind in ("macs", "time"):
-        some = [row for row in rows if row.kind == kind]
-        if some:
-            print(table(some, made.title, made.unit) + "\n", flush=True)
 
 
 def _present(names: Sequence[str]) -> dict[str, Method]:
@@ -196,8 +185,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=1.0, help="of timing, per network")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
-    parser.add_argument("--store", type=Path, metavar="FILE", help="append this run, as one line")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="store the run there")
     return parser.parse_args()
 
 
