@@ -1,16 +1,13 @@
 """Runs convolutions whose buffers lie against pages that may not be touched.
 
-``python -m tests.guarded ALGORITHM COUNT``, at all vector widths in turn: x, y,
- the packed weights, the bias, the
-residual and the workspace end, and in a second round begin, at a page without any permission. A
-kernel that reads or writes one element too far ends the process with a segmentation fault; the
-last line printed says of which convolution.
+``python -m tests.guarded COUNT ALGORITHM...``, each algorithm on so many, at all vector widths in
+turn: x, y, the packed weights, the bias, the residual and the workspace end, and in a second round
+begin, at a page without any permission. A kernel that reads or writes one element too far ends the
+process with a segmentation fault; the last line printed says of which convolution.
 """
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from hypothesis import HealthCheck, Phase, given, settings
+from tests.forbidden_pages import Guarded
 from tests.random_convolutions import data_for, error_of, specs_for
 
 from convsmith.conv import plan as planning
@@ -27,46 +25,6 @@ from convsmith.conv.spec import ConvSpec
 from convsmith.kernel.target import WIDTHS, host
 
 Array = npt.NDArray[Any]
-
-PAGE = mmap.PAGESIZE
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Guarded:
-    """Arrays with a forbidden page before and behind their pages."""
-
-    def __init__(self) -> None:
-        self._maps: list[tuple[mmap.mmap, int, int]] = []
-
-    def empty(self, shape: tuple[int, ...], *, at_end: bool) -> Array:
-        """Returns float32 of a shape, ended or begun by a forbidden page."""
-        size = 4 * int(np.prod(shape))
-        pages = max(1, -(-size // PAGE))
-        memory = mmap.mmap(-1, (pages + 2) * PAGE)
-        first = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-        for page in (first, first + (pages + 1) * PAGE):
-            self._protect(page, mmap.PROT_NONE if hasattr(mmap, "PROT_NONE") else 0)
-        self._maps.append((memory, first, first + (pages + 1) * PAGE))
-        offset = PAGE + (pages * PAGE - size if at_end else 0)
-        return np.frombuffer(memory, np.float32, size // 4, offset).reshape(shape)
-
-    def copy(self, array: Array, *, at_end: bool) -> Array:
-        """Returns a copy between forbidden pages."""
-        made = self.empty(array.shape, at_end=at_end)
-        made[...] = array
-        return made
-
-    def release(self) -> None:
-        """Allows everything again; the memory goes when nobody holds it."""
-        for _, before, behind in self._maps:
-            for page in (before, behind):
-                self._protect(page, mmap.PROT_READ | mmap.PROT_WRITE)
-        self._maps.clear()
-
-    @staticmethod
-    def _protect(page: int, allowed: int) -> None:
-        if _libc.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(PAGE), allowed):
-            raise OSError(ctypes.get_errno(), "mprotect")
 
 
 @contextmanager
@@ -112,15 +70,7 @@ def run(plan: ConvPlan) -> None:
         guarded.release()
 
 
-def one_too_far(offset: int) -> None:
-    """Reads one element outside: what the guard has to notice."""
-    guarded = Guarded()
-    array = guarded.empty((10,), at_end=offset >= 0)
-    place = array.ctypes.data + (40 if offset >= 0 else -4)
-    ctypes.c_float.from_address(place).value  # noqa: B018
-
-
-def main(algorithm: str, count: int) -> None:
+def main(count: int, algorithm: str) -> None:
     """Runs random convolutions."""
     done = 0
 
@@ -145,11 +95,9 @@ def main(algorithm: str, count: int) -> None:
         done += 1
 
     each()
-    print(f"done {done}", flush=True)  # noqa: T201
+    print(f"done {algorithm} {done}", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "one-too-far":
-        one_too_far(int(sys.argv[2]))
-    else:
-        main(sys.argv[1], int(sys.argv[2]))
+    for name in sys.argv[2:]:
+        main(int(sys.argv[1]), name)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tests.guarded import Guarded
+from tests.forbidden_pages import Guarded
 
 from convsmith.graph.compute import compute
 from convsmith.graph.operators import GlobalPool, Pool

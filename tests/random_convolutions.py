@@ -7,9 +7,9 @@ as the image, padding wider than the kernel.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,11 @@ from torch import Tensor
 
 from convsmith.conv.algorithms import ALGORITHMS
 from convsmith.conv.plan import ConvPlan
-from convsmith.conv.spec import ACTIVATIONS, LAYOUTS, ConvSpec
+from convsmith.conv.spec import ACTIVATIONS, LAYOUTS, ConvSpec, Layout
+from convsmith.kernel.target import WIDTHS
 
 Array = npt.NDArray[Any]
+_Case = TypeVar("_Case")
 
 ROUNDOFF = 2.0**-24
 _MOST = 2_000_000  # multiply-accumulate pairs of one image
@@ -48,6 +50,18 @@ class Data:
     weights: Array
     bias: Array | None
     residual: Array | None
+
+
+def pairwise(cases: Iterable[_Case]) -> list[tuple[_Case, int, Layout]]:
+    """Every case in every vector width and in every layout, and every width in every layout.
+
+    Half of all combinations hold all of these pairs; compiling the others would take as long again.
+    """
+    return [
+        (case, lanes, LAYOUTS[(at + turn) % len(LAYOUTS)])
+        for at, case in enumerate(cases)
+        for turn, lanes in enumerate(WIDTHS)
+    ]
 
 
 def data_for(spec: ConvSpec, seed: int = 0) -> Data:

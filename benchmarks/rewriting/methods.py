@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from benchmarks.rewriting import aimet, balf, tucker, weights_only
 from benchmarks.rewriting.chains import Chain, Layer, Unreachable, layers, replaced
@@ -18,8 +16,10 @@ from torch import nn
 import convsmith as cs
 from convsmith.errors import BudgetError
 from convsmith.graph import Graph
+from convsmith.parallel import one_blas_thread
+from convsmith.rewrite.task import Task as RewriteTask
 
-__all__ = ["METHODS", "Method", "Prepared", "Setting", "rewritten"]
+__all__ = ["METHODS", "Method", "Prepared", "Setting"]
 
 Chains = dict[str, Chain]
 
@@ -79,28 +79,25 @@ class Method:
     seeded: bool = True
 
 
-def rewritten(net: Graph, **options: Any) -> Graph:
-    """``convsmith.rewrite``, told only what this version of it understands.
-
-    Raises:
-        Unreachable: If the budget cannot be met.
-    """
-    known = inspect.signature(cs.rewrite).parameters
-    try:
-        made = cs.rewrite(net, **{key: value for key, value in options.items() if key in known})
-    except BudgetError as error:
-        raise Unreachable(str(error)) from None
-    result: Graph = made.net
-    return result
-
-
-def _ours(setting: Setting, **options: Any) -> Prepared:
+def _ours(setting: Setting) -> Prepared:
+    """What ``convsmith.rewrite`` does, with the candidates fitted once for all budgets."""
     net = as_graph(setting.task.module, setting.task)
     name = net.inputs[0].name
     calibration = cs.calibrate(
         net, [{name: x} for x in setting.fit.inputs], positions=setting.task.positions
     )
-    return Prepared(lambda share: rewritten(net, macs=share, calibration=calibration, **options))
+    task = RewriteTask.begin(net, calibration, None)
+    with one_blas_thread():
+        table = task.table(strategy="thorough", forms=None, only=None, exclude=())
+
+    def make(share: float) -> Graph:
+        try:
+            with one_blas_thread():
+                return task.within(table, share, "macs").net
+        except BudgetError as error:
+            raise Unreachable(str(error)) from None
+
+    return Prepared(make)
 
 
 _ChainsAt = Callable[[tuple[Layer, ...], float], Chains]

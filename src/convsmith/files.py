@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from convsmith.errors import OutputError
 
-__all__ = ["check_target", "write_atomically"]
+__all__ = ["check_source", "check_target", "write_atomically"]
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -39,6 +39,24 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise OutputError("this is a folder", place=str(path), remedy="give the name of a file")
     if not overwrite and (path.exists() or path.is_symlink()):
         raise _exists(path)
+
+
+def check_source(path: Path, source: str) -> None:
+    """Checks that the file that is read will still be there when another one is written.
+
+    Args:
+        path: What will be written.
+        source: Where a network was read from; may be no file at all.
+
+    Raises:
+        OutputError: If it would be replaced.
+    """
+    if path.resolve() == Path(source).resolve():
+        raise OutputError(
+            "this would replace the network that is read",
+            place=str(path),
+            remedy="choose another name",
+        )
 
 
 def write_atomically(

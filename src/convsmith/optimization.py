@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,30 +25,38 @@ from convsmith.errors import (
     UsageError,
 )
 from convsmith.evidence import Batches, calibrate, metric_of, open_with_images
-from convsmith.files import check_target
+from convsmith.files import check_source, check_target
 from convsmith.graph import Graph
 from convsmith.graph.evaluate import evaluate
+from convsmith.portrait.picture import Picture as Photograph
+from convsmith.portrait.portrait import file_digest
+from convsmith.portrait.through_both import (
+    Picture,
+    Prediction,
+    photograph,
+    pictures,
+    predictions,
+)
 from convsmith.results import Progress, Result
 from convsmith.rewrite import Rewriting, Sweep, Verification
 from convsmith.rewrite.asking import Budget, check_options, runnable
+from convsmith.rewrite.merging import rules_of
 from convsmith.rewrite.planning import StrategyName
 from convsmith.rewrite.rewriting import rewrite, timed
 from convsmith.rewrite.sweeping import read_budgets
 from convsmith.rewrite.sweeping import sweep as swept
+from convsmith.rewrite.task import Merges
 from convsmith.rewrite.verifying import verify
 from convsmith.runtime import timing
 from convsmith.sources import save
 from convsmith.sources.data import Dataset, read_data
 
-__all__ = ["Files", "Optimization", "Picture", "Proof", "optimize"]
+__all__ = ["Files", "Optimization", "Picture", "Prediction", "Proof", "optimize"]
 
 Array = npt.NDArray[Any]
 
 DISAGREEMENT = 1e-3
 """How far the written file's output may lie from the verified one, relative to the largest."""
-
-PICTURES = 3
-"""How many test images a report shows."""
 
 RUNTIMES_TIMED = ("convsmith", "onnxruntime")
 """Where both networks are timed unless others are asked for."""
@@ -107,23 +115,7 @@ class Files:
         Raises:
             OutputError: If the model would replace it.
         """
-        if self.model.resolve() == Path(source).resolve():
-            raise OutputError(
-                "this would replace the network that is read",
-                place=str(self.model),
-                remedy="choose another name",
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Picture:
-    """One test image through both networks, every array ``(C, H, W)`` between 0 and 1."""
-
-    name: str
-    given: Array
-    wanted: Array
-    before: Array
-    after: Array
+        check_source(self.model, source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +151,9 @@ class Optimization(Result):
         speedup: Time before over time after, the median over interleaved pairs.
         proof: What the written file computes.
         pictures: Test images through both networks, for image restoration.
+        predictions: What both networks take test images for, for classification.
+        photograph: A test image to see receptive fields on.
+        digests: SHA-256 of the files, by what they are; those there are.
         files: What was written.
         notes: What else the reader should know.
         command: The command line that does the same.
@@ -180,6 +175,9 @@ class Optimization(Result):
     notes: tuple[str, ...]
     command: tuple[str, ...] = ()
     sweep: Sweep | None = None
+    predictions: tuple[Prediction, ...] = ()
+    photograph: Photograph | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def faster(self) -> bool | None:
@@ -230,6 +228,8 @@ def optimize(
     forms: Iterable[str] | None = None,
     only: Iterable[str] | None = None,
     exclude: Iterable[str] = (),
+    nonlinearity: Literal["relu"] | None = None,
+    merge: Merges = False,
     sweep: str | Iterable[float] | None = None,
     measure: Sequence[str] = RUNTIMES_TIMED,
     tune: bool = False,
@@ -259,6 +259,9 @@ def optimize(
         forms: Names of the forms to try.
         only: Names of the only layers that may be replaced.
         exclude: Names of layers that stay as they are.
+        nonlinearity: ``relu`` puts a ReLU between the layers of stacks, for training to use.
+        merge: Whether layers that one layer replaces exactly are merged first, or the names of
+            the rules to merge by; see :func:`convsmith.rewrite`.
         sweep: Budgets to try besides, in what the budget is in (a list or a range such as
             ``"0.3:0.9"``): the report draws what each of them costs and loses.
         measure: Runtimes that both networks are timed in.
@@ -284,7 +287,8 @@ def optimize(
     forms = None if forms is None else tuple(forms)
     only = None if only is None else tuple(only)
     exclude = tuple(exclude)
-    check_options(strategy, forms, measure)
+    check_options(strategy, forms, measure, nonlinearity)
+    rules_of(None if isinstance(merge, bool) else merge)
     budgets = None if sweep is None else _budgets_with(sweep, currency, budget)
     net, images, shape = open_with_images(source, data, input, mean=mean, std=std, limit=limit)
     files.check_source(net.source)
@@ -299,6 +303,8 @@ def optimize(
         "forms": forms,
         "only": only,
         "exclude": exclude,
+        "nonlinearity": nonlinearity,
+        "merge": merge,
         "progress": progress,
     }
     curve: Sweep | None = None
@@ -316,8 +322,8 @@ def optimize(
     if progress is not None:
         progress("timing", 0, 0)
     rewriting = _timed(rewriting, runtimes, notes, tune)
-    shown = next(iter(tests if tests is not None else images)).images[:1]
-    proof = _proven(net, rewriting.net, files.model, shown, notes)
+    first = next(iter(tests if tests is not None else images))
+    proof = _proven(net, rewriting.net, files.model, first.images[:1], notes)
     if proof is not None and proof.rewritten > DISAGREEMENT:
         notes.append(
             f"The written file disagrees with what was verified by {proof.rewritten:.1e} of the"
@@ -336,10 +342,19 @@ def optimize(
         timings={} if chief is None else rewriting.timings[chief],
         speedup=None if chief is None else rewriting.speedups[chief],
         proof=proof,
-        pictures=_pictures(net, rewriting.net, tests),
+        pictures=pictures(net, rewriting.net, tests),
+        predictions=predictions(net, rewriting.net, tests or images, mean, std),
+        photograph=photograph(first.images[0], first.names[0], mean, std, net.inputs[0].shape[2:]),
+        digests={
+            name: digest
+            for name, file in (("original file", net.source), ("written file", str(files.model)))
+            if (digest := file_digest(file))
+        },
         files=files,
         notes=(*notes, *rewriting.notes),
-        command=_command(
+        command=()
+        if not isinstance(merge, bool)  # no option has names of rules
+        else _command(
             net.source,
             data=data,
             test=test,
@@ -348,6 +363,8 @@ def optimize(
             forms=None if forms is None else ",".join(forms),
             only=None if only is None else ",".join(only),
             exclude=",".join(exclude),
+            nonlinearity=nonlinearity,
+            merge=merge,
             tune=tune,
             sweep=sweep if isinstance(sweep, str | None) else ",".join(map(str, sweep)),
             input=",".join(map(str, input)) if isinstance(input, tuple | list) else input,
@@ -481,24 +498,3 @@ def _distance(net: Graph, file: Path, inputs: Mapping[str, Array]) -> float:
         apart = float(np.abs(made[output.name] - expected).max(initial=0))
         largest = max(largest, apart / scale)
     return largest
-
-
-def _pictures(net: Graph, rewritten: Graph, tests: Dataset | None) -> tuple[Picture, ...]:
-    """The first test images through both networks, when there are targets to compare with."""
-    if tests is None or tests.kind != "targets":
-        return ()
-    pictures: list[Picture] = []
-    value = net.outputs[0].value
-    for batch in tests:
-        assert batch.targets is not None
-        for image, target, name in zip(batch.images, batch.targets, batch.names, strict=True):
-            inputs = {net.inputs[0].name: image[None]}
-            before, after = (evaluate(graph, inputs)[value][0] for graph in (net, rewritten))
-            if before.shape != target.shape:
-                return ()
-            clipped = (np.clip(array, 0, 1) for array in (image, target, before, after))
-            given, wanted, one, two = clipped
-            pictures.append(Picture(name=name, given=given, wanted=wanted, before=one, after=two))
-            if len(pictures) == PICTURES:
-                return tuple(pictures)
-    return tuple(pictures)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.browser.pages import Open
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +31,35 @@ def chromium() -> Iterator[Browser]:
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def opened(chromium: Browser, tmp_path: Path) -> Iterator[Open]:
+    """Opens a page; afterwards, it must have complained of nothing and asked for nothing."""
+    told: list[str] = []
+    contexts = []
+
+    def open_page(content: str, address: str = "", *, width: int = 1280, **more: Any) -> Page:
+        file = tmp_path / "report.html"
+        file.write_text(content, "utf-8")
+        context = chromium.new_context(viewport={"width": width, "height": 800}, **more)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: told.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: told.append(f"error: {error}"))
+        page.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith(("data:", file.as_uri()))
+                else told.append(f"asked for {request.url}")
+            ),
+        )
+        page.goto(file.as_uri() + address)
+        assert page.get_attribute("html", "data-ready") == "true"
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert told == []

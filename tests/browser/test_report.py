@@ -5,72 +5,38 @@ No page may ask for anything but itself, complain, or be wider than its window.
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import random
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import numpy as np
 import pytest
-from tests.benches import made_bench
+from PIL import Image
+from tests.browser.pages import Open, portrait_page
 
 from convsmith.analysis import sight
 from convsmith.graph import Graph, GraphBuilder, Provenance, parse
 from convsmith.graph.operators import Activation, Conv, Linear
-from convsmith.portrait import portrait, redacted
+from convsmith.portrait import EffectiveMap, portrait, redacted
 from convsmith.report import html
-from convsmith.rewrite import Choice, Plan
 from convsmith.sources import load
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-RESTORER = Path(__file__).parents[2] / "examples" / "restorer" / "restorer.onnx"
 HOSTILE = (
     "<script>document.documentElement.dataset.hurt=1</script>",
     "</script><img src=x onerror=\"document.documentElement.dataset.hurt='1'\">",
     "'\"&amp;%41 #layer=😀",
     "very." * 70 + "long",
 )
-
-Open = Callable[..., "Page"]
-
-
-@pytest.fixture
-def opened(chromium: Browser, tmp_path: Path) -> Iterator[Open]:
-    """Opens a page; afterwards, it must have complained of nothing and asked for nothing."""
-    told: list[str] = []
-    contexts = []
-
-    def open_page(content: str, address: str = "", *, width: int = 1280, **more: Any) -> Page:
-        file = tmp_path / "report.html"
-        file.write_text(content, "utf-8")
-        context = chromium.new_context(viewport={"width": width, "height": 800}, **more)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: told.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: told.append(f"error: {error}"))
-        page.on(
-            "request",
-            lambda request: (
-                None
-                if request.url.startswith(("data:", file.as_uri()))
-                else told.append(f"asked for {request.url}")
-            ),
-        )
-        page.goto(file.as_uri() + address)
-        assert page.get_attribute("html", "data-ready") == "true"
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert told == []
 
 
 def script(name: str) -> str:
@@ -102,35 +68,6 @@ def hostile() -> Graph:
         x = builder.add(op, x, name=name)
     x = builder.add(Activation(kind="relu"), x, name="relu")
     return builder.build((HOSTILE[1] + "out", x), source=HOSTILE[1])
-
-
-def rewritten() -> str:
-    """The shipped network with a plan for it and times of it, made without measuring."""
-    net = load(RESTORER, (1, 1, 64, 64), weights=False)
-    convolutions = [node for node in net.nodes if isinstance(node.op, Conv)]
-    layers = made_bench(layers=2).layers
-    names = [node.name for node in convolutions]
-    bench = replace(
-        made_bench(),
-        layers=(
-            replace(layers[0], name=names[0], names=tuple(names[:3])),
-            replace(layers[1], name=names[3], names=(names[3],)),
-        ),
-    )
-    choices = [
-        Choice(
-            layer=name,
-            form="keep" if place == 0 else "spatial",
-            text="conv 8 3x1 > conv 4 1x3",
-            shape=(4, 1, 3, 3),
-            macs_before=1000,
-            macs_after=1000 if place == 0 else 400,
-            error=0.0 if place == 0 else 0.01,
-        )
-        for place, name in enumerate(names)
-    ]
-    plan = Plan(source="restorer.onnx", budget={"macs": 0.5}, choices=tuple(choices))
-    return html(portrait(net, bench=bench, plan=plan))
 
 
 def chosen(page: Page) -> str:
@@ -366,6 +303,28 @@ def test_a_click_on_the_input_says_whom_it_reaches(opened: Open) -> None:
     assert f"column {pixel[1] + 10} reaches" in page.inner_text("#sight")
 
 
+def test_a_measured_field_lies_over_the_image(opened: Open) -> None:
+    values = np.zeros((64, 64))
+    values[10:30, 20:50] = 4
+    found = EffectiveMap(
+        layer="conv2", position=(16, 16), contributions=values, images="8 images of noise"
+    )
+    net = parse("3@64 > conv 8 3/2 p1 > conv 8 3 p1")
+    page = opened(html(portrait(net, effective=[found])), "#layer=conv2")
+    heat = page.locator("#image-stage image.heat")
+    box = {name: heat.get_attribute(name) for name in ("x", "y", "width", "height")}
+    assert box == {"x": "0", "y": "0", "width": "64", "height": "64"}
+    uri = heat.get_attribute("href") or ""
+    drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+    assert ((drawn > 0) == (values > 0)).all()
+    page.uncheck("#heat")
+    page.wait_for_timeout(40)
+    assert heat.count() == 0
+    page.evaluate("location.hash = '#layer=conv1'")
+    page.wait_for_timeout(40)
+    assert not page.is_visible("#heat-label")  # it was not measured there
+
+
 def test_the_slider_goes_along_the_depth(opened: Open) -> None:
     page = opened(made("zoo:unet"))
     assert page.locator("#growth .size-line").count() == 1
@@ -398,26 +357,8 @@ def test_anchors_lie_around_the_middle_of_the_field(opened: Open) -> None:
 # Looks, names, access --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everything_can_be_read(opened: Open, scheme: str) -> None:
-    page = opened(rewritten(), color_scheme=scheme)
-    for element in page.query_selector_all("details"):
-        element.evaluate("(element) => { element.open = true; }")
-    assert page.evaluate(script("contrast.js")) == []
-    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    page.click("button.theme")
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
-    assert page.evaluate(script("contrast.js")) == []
-
-
-def test_the_check_of_contrast_can_fail(opened: Open) -> None:
-    page = opened(made("zoo:unet"))
-    page.evaluate("document.querySelector('h1').style.color = '#d0d0d0'")
-    assert any("h1" in found.lower() for found in page.evaluate(script("contrast.js")))
-
-
 def test_no_page_is_wider_than_its_window(opened: Open) -> None:
-    for content in (made("zoo:resnet50"), rewritten(), html(portrait(hostile()))):
+    for content in (made("zoo:resnet50"), portrait_page(), html(portrait(hostile()))):
         page = opened(content)
         for width in (320, 375, 1920):
             page.set_viewport_size({"width": width, "height": 800})
@@ -519,7 +460,7 @@ def test_help_opens_and_closes(opened: Open) -> None:
 
 
 def test_kernels_and_rewrite_stand_at_their_layers(opened: Open) -> None:
-    page = opened(rewritten())
+    page = opened(portrait_page())
     first = page.locator("#table tbody a").first.inner_text()
     assert page.inner_text("section[aria-labelledby=kernels] h2") == "Kernels"
     page.evaluate(f"location.hash = '#layer={first}'")

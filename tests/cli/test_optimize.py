@@ -125,7 +125,8 @@ def test_other_budgets_are_tried_and_drawn(here: Path, command: Command) -> None
     assert data["sweep"]["points"][1]["metric"] == data["after"]["metric"]
     report = Path("made/here/report.html").read_text("utf-8")
     assert "Other budgets" in report
-    assert report.count("<circle") == 4  # the original and three budgets
+    budgets = report.partition('id="budgets"')[2].partition("</section>")[0]
+    assert budgets.count("<circle") == 4  # the original and three budgets
     assert "--params 0.7 --strategy fast --sweep 0.5:0.9:2" in report
 
 

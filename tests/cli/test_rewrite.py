@@ -255,4 +255,6 @@ def test_the_help_has_examples(command: Command) -> None:
     assert code == 0
     for option in ("--calibration", "--macs", "--max-loss", "--plan", "--sweep", "--measure"):
         assert option in out
-    assert EXAMPLES.count("convsmith rewrite") == 4
+    assert "--merge" in out
+    assert "--nonlinearity" in out
+    assert EXAMPLES.count("convsmith rewrite") == 5

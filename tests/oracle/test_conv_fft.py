@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pytest
-from tests.random_convolutions import Data, data_for, error_of, truth
+from tests.random_convolutions import Data, data_for, error_of, pairwise, truth
 
 from convsmith.conv import plan as planning
 from convsmith.conv.algorithms import ALGORITHMS
@@ -195,10 +195,7 @@ def runs_right(plan: ConvPlan, data: Data) -> None:
         assert prepared(x[:batch], residual=part).tobytes() == out[:batch].tobytes()
 
 
-@pytest.mark.parametrize(("lanes", "layout"), [
-    (16, "channels_first"), (16, "channels_last"), (8, "channels_first"), (4, "channels_last"),
-])  # fmt: skip
-@pytest.mark.parametrize("spec", [*DENSE, *DEPTHWISE], ids=str)
+@pytest.mark.parametrize(("spec", "lanes", "layout"), pairwise([*DENSE, *DEPTHWISE]), ids=str)
 def test_compiled_convolution(spec: ConvSpec, lanes: int, layout: Any) -> None:
     name = "fft_depthwise" if spec.depthwise else "fft"
     spec = replace(spec, layout=layout, batch=3)

@@ -21,7 +21,7 @@ from convsmith.conv.plan import ConvPlan, candidates, plan_with
 from convsmith.conv.spec import ConvSpec
 from convsmith.kernel.target import WIDTHS, host
 
-EXAMPLES = int(os.environ.get("CONVSMITH_CONV_EXAMPLES", "8"))
+EXAMPLES = int(os.environ.get("CONVSMITH_CONV_EXAMPLES", "6"))
 
 TRIED: dict[tuple[str, int], int] = {}
 """How many convolutions each algorithm took, so that a test that tries nothing is noticed."""

@@ -6,6 +6,7 @@ PyTorch. Every case with weights runs through the engine, in every algorithm tha
 
 from __future__ import annotations
 
+import importlib
 import math
 import warnings
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from onnx.backend.test.case.node import collect_testcases
+from onnx.backend.test.case import node as stored
 
 from convsmith.conv.algorithms import ALGORITHMS
 from convsmith.conv.plan import candidates
@@ -52,8 +53,9 @@ class Case:
 def made_by_code() -> Iterator[Case]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # from computing what is expected
-        cases = collect_testcases(None)
-    for case in cases:
+        for module in ("conv", "convtranspose"):  # a case is made where its module is imported
+            importlib.import_module(f"{stored.__name__}.{module}")
+    for case in stored._NodeTestCases:
         if case.model is None or not case.data_sets or len(case.model.graph.node) != 1:
             continue
         (node,) = case.model.graph.node
@@ -131,7 +133,8 @@ def runs(case: Case, layout: str) -> Iterator[tuple[str, Array]]:
                 for n, s, r in zip(common["size"], stride, reach, strict=True)
             )
         spec = ConvSpec(**common, filters=len(case.weights), padding=pads)
-        for made in candidates(spec):
+        # One tiling of each: the tests of the algorithms look at the others.
+        for made in {plan.algorithm: plan for plan in candidates(spec)}.values():
             y = made.prepare(case.weights, case.bias)(x)
             yield f"{made.algorithm} {made.tiling}", np.moveaxis(y, -1, 1) if last else y
         return

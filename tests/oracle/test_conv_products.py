@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from tests.random_convolutions import pairwise
 
 from convsmith.conv import plan as plans
 from convsmith.conv.algorithms import ALGORITHMS
@@ -190,23 +191,17 @@ def _strassen(spec: ConvSpec, lanes: int = 16) -> tuple[ConvPlan, ConvPlan]:
 
 
 class TestAgainstFloat64:
-    @pytest.mark.parametrize("lanes", WIDTHS)
-    @pytest.mark.parametrize("layout", LAYOUTS)
-    @pytest.mark.parametrize("given", POINTWISE)
+    @pytest.mark.parametrize(("given", "lanes", "layout"), pairwise(POINTWISE))
     def test_pointwise(self, given: dict[str, Any], layout: str, lanes: int) -> None:
         for made in _plans("pointwise", _pointwise(given, layout), lanes):
             _check(made)
 
-    @pytest.mark.parametrize("lanes", WIDTHS)
-    @pytest.mark.parametrize("layout", LAYOUTS)
-    @pytest.mark.parametrize("given", IM2COL)
-    def test_im2col(self, given: dict[str, Any], layout: str, lanes: int) -> None:
-        for made in _plans("im2col", ConvSpec(**given, layout=layout), lanes):  # type: ignore[arg-type]
+    @pytest.mark.parametrize(("given", "lanes", "layout"), pairwise(IM2COL))
+    def test_im2col(self, given: dict[str, Any], layout: Layout, lanes: int) -> None:
+        for made in _plans("im2col", ConvSpec(**given, layout=layout), lanes):
             _check(made)
 
-    @pytest.mark.parametrize("lanes", WIDTHS)
-    @pytest.mark.parametrize("layout", LAYOUTS)
-    @pytest.mark.parametrize("given", STRASSEN)
+    @pytest.mark.parametrize(("given", "lanes", "layout"), pairwise(STRASSEN))
     def test_strassen(self, given: dict[str, Any], layout: str, lanes: int) -> None:
         for made in _strassen(_pointwise(given, layout), lanes):
             _check(made)

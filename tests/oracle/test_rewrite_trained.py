@@ -20,7 +20,7 @@ from convsmith.graph.evaluate import evaluate
 
 Array = npt.NDArray[Any]
 
-IMAGES = 500
+IMAGES = 200
 BORDER = 2
 
 
@@ -51,32 +51,32 @@ def test_resnet20_at_half_the_multiplications(data_folder: Path) -> None:
 
     made = cs.rewrite(net, macs=0.5, calibration=calibration, strategy="fast")
 
-    x, labels = networks.cifar10(data_folder, "test")
-    found = cs.verify(net, made.net, [(x, labels)], metric="accuracy")
-    assert found.metric is not None
     assert made.before.macs == 40_551_040
     assert made.after.macs <= 0.5 * made.before.macs
-    assert found.metric.before == pytest.approx(80.4)
-    # It loses 2.9 points on 1,500 other calibration images; the standard error here is 1.3.
-    assert found.metric.after >= 80.4 - 5
-    assert found.field_kept
 
+    x, labels = networks.cifar10(data_folder, "test")
     rewritten = cs.apply(made.plan, module)
-    assert accuracy(networks.run(module, x), labels) == pytest.approx(found.metric.before)
-    assert accuracy(networks.run(rewritten, x), labels) == pytest.approx(
-        found.metric.after,
-        abs=0.101,  # one image whose two best scores are equal
+    before, after = networks.run(module, x), networks.run(rewritten, x)
+    assert accuracy(before, labels) == pytest.approx(80.4)
+    assert accuracy(after, labels) >= 80.4 - 5  # the standard error is 1.3
+    np.testing.assert_allclose(after[:50], outputs(made.net, x[:50]), atol=2e-4)
+
+    some = slice(None, None, 5)
+    found = cs.verify(net, made.net, [(x[some], labels[some])], metric="accuracy")
+    assert found.metric is not None
+    assert found.metric.before == pytest.approx(accuracy(before[some], labels[some]))
+    assert found.metric.after == pytest.approx(
+        accuracy(after[some], labels[some]),
+        abs=0.501,  # one image whose two best scores are equal
     )
-    np.testing.assert_allclose(
-        networks.run(rewritten, x[:50]), outputs(made.net, x[:50]), atol=2e-4
-    )
+    assert found.field_kept
 
 
 def test_vdsr_at_half_the_multiplications(data_folder: Path) -> None:
     module = networks.vdsr(data_folder)
-    birds = [networks.luma(data_folder, f"bird_GT_scale_{scale}") for scale in (2, 3)]
-    net = cs.load(module, birds[0].shape)
-    calibration = cs.calibrate(net, birds, positions=8192)
+    bird = networks.luma(data_folder, "bird_GT_scale_2")[..., 48:240, 48:240]
+    net = cs.load(module, bird.shape)
+    calibration = cs.calibrate(net, [bird], positions=8192)
 
     made = cs.rewrite(net, macs=0.5, calibration=calibration, strategy="fast")
 

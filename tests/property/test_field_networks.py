@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -35,6 +35,14 @@ COUNTED: Counter[str] = Counter()
 """What was compared, so that a test that compares nothing is noticed."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The networks are too small to be worth starting threads for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONVSMITH_THREADS", "1")
+        yield
+
+
 def rectangle(mask: Mask) -> tuple[tuple[int, int] | None, ...]:
     """First and last index along every axis."""
     found: list[tuple[int, int] | None] = []
@@ -45,11 +53,10 @@ def rectangle(mask: Mask) -> tuple[tuple[int, int] | None, ...]:
 
 
 def positions(shape: tuple[int, ...], seed: int) -> list[tuple[int, ...]]:
-    """Some positions: two corners, the middle and others."""
+    """A corner and others: few of each network, so that there can be many networks."""
     random = np.random.default_rng(seed)
-    chosen = [tuple(random.integers(0, shape).tolist()) for _ in range(3)]
-    return [(0,) * len(shape), tuple(size // 2 for size in shape),
-            tuple(size - 1 for size in shape), *chosen]  # fmt: skip
+    corner = [(0,) * len(shape), tuple(size - 1 for size in shape)][seed % 2]
+    return [corner, *(tuple(random.integers(0, shape).tolist()) for _ in range(2))]
 
 
 def tracks(graph: Graph, value: str) -> Lines:
@@ -119,13 +126,13 @@ def check_rule(network: Sight, unit: Unit, pixels: Mask, lines: Lines) -> None:
 
 def check_pixels(network: Sight, value: str, truth: Mask, seed: int) -> None:
     """The other way round: which units a pixel reaches."""
-    for pixel in positions(truth.shape[:2], seed + 1)[2:4]:
-        reach = network.reaches(value, pixel)
-        reached = over(truth[pixel], 0)
-        assert reach.exact
-        assert (reach.mask == reached).all()
-        assert reach.ranges == rectangle(reached)
-        COUNTED["pixels"] += 1
+    pixel = positions(truth.shape[:2], seed + 1)[0 if seed % 4 < 2 else 1]
+    reach = network.reaches(value, pixel)
+    reached = over(truth[pixel], 0)
+    assert reach.exact
+    assert (reach.mask == reached).all()
+    assert reach.ranges == rectangle(reached)
+    COUNTED["pixels"] += 1
 
 
 def check_top_down(network: Sight, value: str) -> None:
@@ -167,19 +174,19 @@ def check_hulls(network: Sight, value: str, truth: Mask, lines: Lines) -> None:
 
 
 @given(networks(OPERATORS["windows"]), st.integers(0, 999))
-@settings(max_examples=800)
+@settings(max_examples=650)
 def test_windows_in_branches_see_what_changes_them(graph: Graph, seed: int) -> None:
     check(graph, seed)
 
 
 @given(networks(OPERATORS["mixture"]), st.integers(0, 999))
-@settings(max_examples=1200)
+@settings(max_examples=900)
 def test_any_mixture_sees_what_changes_it(graph: Graph, seed: int) -> None:
     check(graph, seed)
 
 
 @given(networks(OPERATORS["windows"], (1, 2, 6, 5), CHANNELS), st.integers(0, 999))
-@settings(max_examples=800)
+@settings(max_examples=650)
 def test_channels_taken_apart_and_shuffled_see_what_changes_them(graph: Graph, seed: int) -> None:
     check(graph, seed)
 

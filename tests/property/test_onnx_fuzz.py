@@ -238,6 +238,22 @@ HURTFUL = {
         ],
         "y",
     ),
+    "many outputs": lambda: model_of(
+        [helper.make_node("Split", ["v0"], ["y", *(f"s{i}" for i in range(4999))], axis=1)],
+        "y",
+        (1, 5000, 1, 1),
+    ),
+    "doubled sizes": lambda: chain("Concat", 3000),
+    "a triangle of 2^28": lambda: model_of(
+        [helper.make_node("Trilu", ["v0"], ["y"])],
+        "y",
+        (1, 1, 2**25, 8),
+    ),
+    "indices of 2^28 channels": lambda: model_of(
+        [helper.make_node("MaxPool", ["v0"], ["y", "i"], kernel_shape=[2, 2])],
+        "i",
+        (1, 2**28, 8, 8),
+    ),
     "nested": lambda: nested(20),
     "a constant of 2^60": lambda: constants([2**20, 2**20, 2**20], "ConstantOfShape"),
     "a negative constant": lambda: constants([-5, 3], "ConstantOfShape"),
@@ -265,6 +281,35 @@ def test_what_is_made_to_hurt_takes_little_time_and_memory(name: str, tmp_path: 
 
 
 # Skimming -----------------------------------------------------------------------------
+
+
+def test_onnx_is_not_asked_to_follow_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 2^40 numbers that nobody knows it would make 2^40 placeholders, in C++, unbounded."""
+    asked: list[dict[str, object]] = []
+    infer = onnx.shape_inference.infer_shapes
+
+    def infer_shapes(model: onnx.ModelProto, **options: bool) -> onnx.ModelProto:
+        asked.append(dict(options))
+        return infer(model)
+
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", infer_shapes)
+    model = model_of(
+        [
+            helper.make_node("Range", ["a", "b", "c"], ["r"]),
+            helper.make_node("Cast", ["r"], ["q"], to=TensorProto.FLOAT),
+            helper.make_node("Add", ["v0", "q"], ["y"]),
+        ],
+        "y",
+    )
+    for name, number in zip("abc", (0, 2**40, 1), strict=True):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(number, np.int64), name))
+    made = outcome(model.SerializeToString(), tmp_path / "net.onnx")
+    assert isinstance(made, ConvsmithError)
+    assert "do not broadcast" in str(made)
+    assert asked
+    assert not any(options.get("data_prop") for options in asked)
 
 
 def test_skimming_leaves_out_the_weights_and_nothing_else(tmp_path: Path) -> None:

@@ -169,7 +169,10 @@ def test_any_number_of_threads_gives_the_same_bits(layout: Any) -> None:
         layout=layout, activation="silu", batch=2,
     )  # fmt: skip
     data = data_for(spec)
-    for made in candidates(spec):
+    # One tiling of each: the tests of the algorithms look at the others.
+    plans = {made.algorithm: made for made in candidates(spec)}
+    assert len(plans) > 2
+    for made in plans.values():
         ready = made.prepare(data.weights, data.bias)
         alone = ready(data.x, members=1).tobytes()
         for members in (2, 3, 4, 7):

@@ -432,6 +432,56 @@ def test_chinese_is_chinese() -> None:
             assert set(re.findall(r"\{\w+\}", english)) == set(re.findall(r"\{\w+\}", chinese))
 
 
+@pytest.mark.parametrize(
+    ("notation", "english", "chinese"),
+    [
+        (
+            "o : 18@8x8\ny = deformconv 4 3 p1 (x o)",
+            "y reads where its offsets say",
+            "由偏移量决定",
+        ),
+        ("g : <1,5,5,2>\ny = gridsample (x g)", "y samples where its grid says", "由网格决定"),
+        (
+            "i : <3> int64\ny = gather axis=2 (x i)",
+            "y reads where its second input",
+            "由第二个输入",
+        ),
+        ("i : 4@8x8 int64\ny = unpool 16 (x i)", "y puts elements where its second", "放置元素"),
+        ("y = unsupported foo ? (x)", "convsmith does not know foo", "convsmith 不认识 foo"),
+        ("a = unsupported foo ? (x)\ny = relu (a)", "the shape of what it reads", "输入的形状未知"),
+        ("a = unsupported foo 4@8x8 (x)\ny = relu (a)", "a: foo is not supported", "a：不支持 foo"),
+        (
+            "a = conv 4 3/2 p1 (x)\nb = slice 2:0:4:1 3:0:4:1 (x)\ny = add (a b)",
+            "y joins",
+            "合并步幅",
+        ),
+    ],
+)
+def test_reasons_are_said_in_both_languages(notation: str, english: str, chinese: str) -> None:
+    graph = parse(f"x : 4@8x8\n{notation}\nreturn y")
+    said = {lang: render(explain(graph, lang=lang), "text", width=200) for lang in LANGUAGES}
+    assert english in said["en"]
+    assert chinese in said["zh"]
+    for line in said["zh"].splitlines():
+        if "未知" in line or "上界" in line or "未计数" in line:
+            assert not re.search(r"[a-z]{3,} [a-z]{2,}", line.replace("unsupported foo", ""))
+
+
+@pytest.mark.parametrize(
+    ("notation", "keys"),
+    [
+        ("conv 4 3 p1 > mean 2,3", {"field-global"}),
+        ("conv 4 3 p1 > mean 3", {"field-phases", "field-gate-axis"}),
+        ("slice 2:0:1:1 3:0:1:1 > expand 1,4,8,8", {"field-constant"}),
+        ("[ conv 4 3/2 p1 | slice 2:0:4:1 3:0:4:1 ]", {"field-together", "field-bound"}),
+        ("conv 4 3 p1 > instancenorm", {"field-same", "field-gate"}),
+    ],
+)
+def test_what_is_said_of_a_field_is_true(notation: str, keys: set[str]) -> None:
+    last = explain(parse(f"4@8 > {notation}")).layers[-1]
+    assert {note.key for note in last.notes if note.key.startswith("field-")} == keys
+
+
 @pytest.mark.parametrize("width", [40, 80, 200])
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_text_keeps_to_its_width(width: int, lang: str) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import inspect
+import pickle
+from dataclasses import FrozenInstanceError, dataclass, field, replace
 
 import numpy as np
 import pytest
 
 from convsmith.errors import GraphError, NotationError, ShapeError
 from convsmith.graph import Constant, Graph, GraphBuilder, Node, Output, parse
-from convsmith.graph.operators import Activation, Concat, Conv, Linear, Split
+from convsmith.graph.operators import Activation, Concat, Conv, Einsum, Linear, Split
 from convsmith.graph.shape import infer_shapes
+from convsmith.graph.slots import filled_directly
 
 PLAIN = parse("3@8 > conv 4 3 > relu")
 
@@ -137,3 +140,64 @@ def test_a_graph_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         PLAIN.nodes = ()  # type: ignore[misc]
     assert isinstance(PLAIN, Graph)
+
+
+@pytest.mark.parametrize("text", ["3@8 > up 999999999999999999 > up 4", "3@8 > ( [ - | - ] ) x80"])
+def test_no_axis_is_longer_than_a_tensor_can_be(text: str) -> None:
+    with pytest.raises(NotationError, match=r"an axis would have more than 2\^63 - 1 elements;"):
+        parse(text)
+
+
+def test_an_axis_may_be_as_long_as_a_tensor_can_be() -> None:
+    builder = GraphBuilder()
+    image = builder.input("x", (1, 1, 2**63 - 1, 2**63 - 1))
+    builder.add(Activation(kind="relu"), image, name="relu")
+    assert builder.shapes["relu"] == (1, 1, 2**63 - 1, 2**63 - 1)
+
+
+def test_a_message_shows_the_beginning_of_a_long_equation() -> None:
+    with pytest.raises(ShapeError) as caught:
+        infer_shapes(Einsum(equation="a" * 10_000 + "->a"), (1, 1))
+    assert len(str(caught.value)) < 300
+
+
+def test_what_fills_its_slots_directly_is_a_frozen_dataclass_like_others() -> None:
+    @filled_directly
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Filled:
+        shape: tuple[int, ...]
+        name: str = "x"
+
+    signature = "(*, shape: 'tuple[int, ...]', name: 'str' = 'x') -> 'None'"
+    assert str(inspect.signature(Filled)).replace("-> None", "-> 'None'") == signature
+    made = Filled(shape=(1, 2))
+    assert made == Filled(name="x", shape=(1, 2)) != replace(made, name="y")
+    with pytest.raises(FrozenInstanceError):
+        made.name = "z"  # type: ignore[misc]
+    with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'shape'"):
+        Filled()  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'size'"):
+        Filled(shape=(), size=3)  # type: ignore[call-arg]
+    constant = Constant(shape=(3,), learnable=False)
+    assert pickle.loads(pickle.dumps(constant)) == constant
+
+
+def test_only_what_does_no_more_than_fill_its_slots_is_filled_directly() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Checked:
+        size: int
+
+        def __post_init__(self) -> None:
+            raise ValueError
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Anew:
+        sizes: list[int] = field(default_factory=list)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Open:
+        size: int
+
+    for cls in (Checked, Anew, Open):
+        with pytest.raises(TypeError, match="does more than fill its slots"):
+            filled_directly(cls)

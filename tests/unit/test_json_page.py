@@ -146,6 +146,11 @@ def results(folder: Path) -> Iterator[dict[str, Any]]:
     kept = (replace(choice, form="keep") for choice in others)
     anew = replace(made.plan, choices=(replace(worse, error=0.5), *kept))
     yield compare_plans(made.plan, anew).to_dict()
+    normed = random_network("3@8 > conv 8 3 p1 > bn")
+    merging = cs.rewrite(normed, macs=1.0, merge=True).plan
+    yield merging.to_dict()
+    yield compare_plans(merging, replace(merging, merges=())).to_dict()
+    yield compare_plans(replace(merging, merges=()), merging).to_dict()
     net = random_network("3@8 > conv 8 3 p1")
     seen = cs.calibrate(net, [np.ones((2, 3, 8, 8), np.float32)])
     yield sweep(net, [1.0, 0.001], calibration=seen, measure=["convsmith"]).to_dict()

@@ -269,6 +269,17 @@ def test_a_negative_size(tmp_path: Path) -> None:
     assert message(model, tmp_path) == ("tensor 'w': its shape (-3, 2, 3, 3) has a negative size.")
 
 
+def test_an_empty_tensor_that_no_array_can_be(tmp_path: Path) -> None:
+    for dims in ((0, 2**62), (2**40, 2**40, 0)):
+        tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=dims)
+        for raw in (False, True):
+            if raw:
+                tensor.raw_data = b""
+            model = network()
+            model.graph.initializer[0].CopyFrom(tensor)
+            assert message(model, tmp_path) == f"tensor 'w': no array can have the shape {dims}."
+
+
 @pytest.mark.parametrize(
     "node",
     [

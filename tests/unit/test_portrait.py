@@ -13,12 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from tests.benches import made_bench
+from tests.renaming import renamed
 
-from convsmith.analysis import fields, sight
+from convsmith.analysis import analyze, fields, sight
 from convsmith.errors import DataError, UsageError
 from convsmith.graph import Graph, parse
 from convsmith.portrait import Modules, modules, portrait, read_picture, redacted, views
 from convsmith.portrait.bench_file import read_bench
+from convsmith.report.as_data.portrait import packed
+from convsmith.rewrite import Choice, Plan
+from convsmith.rewrite.merging import Merge
 from convsmith.sources import load
 
 NETWORKS = (
@@ -251,3 +255,80 @@ def test_a_picture_is_cut_to_the_input(tmp_path: Path) -> None:
 def test_what_is_no_graph() -> None:
     with pytest.raises(UsageError, match="portrait needs a network, not str"):
         portrait("zoo:unet")  # type: ignore[arg-type]
+
+
+# After a rewrite --------------------------------------------------------------------
+
+
+def test_layers_that_stand_for_one_are_in_a_box_of_its_name() -> None:
+    net = renamed(
+        parse("1@16 > conv 2 5x1 > relu > conv 4 1x5 > conv 1 3 > conv 1 1"),
+        ("m.c.1", "m.c.relu", "m.c", "m.d", "e"),
+        ("m.c", "m.c", "m.c", "m.d", ""),
+    )
+    before = analyze(renamed(parse("1@16 > conv 4 5 > conv 1 3 > conv 1 1"), ("m.c", "m.d", "e")))
+    plan = Plan(
+        source="",
+        budget={},
+        choices=(
+            Choice(
+                layer="m.c",
+                form="spatial",
+                variant="vertical-first",
+                text="conv 2 5x1 > conv 4 1x5",
+                shape=(4, 1, 5, 5),
+                macs_before=14400,
+                macs_after=7000,
+                error=0.25,
+            ),
+        ),
+    )
+    found = portrait(net, before=before, plan=plan)
+    assert [module.name for module in found.modules.modules] == ["m", "m.c"]
+    assert found.modules.parents == (1, 1, 1, 0, -1)
+    data = packed(found)
+    assert data["layers"]["origin"] == [0, 0, 0, 1, -1]
+    assert data["origins"] == [
+        ["m.c", "conv 4 5", "spatial vertical-first", 14400, 7000, 0.5],
+        ["m.d", "conv 1 3", "", 0, 0, 0],
+    ]
+    assert [module[3] for module in data["modules"]] == [-1, 0]
+    assert data["plan"] == []  # it speaks of the original
+    groups = {group.name: group.layers for group in found.analysis.by_module(2).groups}
+    assert groups["m.c"] == 3
+    assert found.to_dict()["before"]["total"]["macs"] == before.total.macs
+
+
+def test_a_plan_may_speak_of_layers_that_the_original_had() -> None:
+    before = analyze(parse("1@16 > conv 4 5"))
+    choice = Choice(
+        layer="conv1", form="keep", text="", shape=(), macs_before=0, macs_after=0, error=0
+    )
+    plan = Plan(source="", budget={}, choices=(choice,))
+    net = renamed(parse("1@16 > conv 4 5"), ("other",))
+    assert portrait(net, before=before, plan=plan).plan is plan
+    with pytest.raises(UsageError, match="the plan is of another network"):
+        portrait(net, plan=plan)
+
+
+def test_what_was_merged_first_is_named_as_it_was() -> None:
+    before = analyze(renamed(parse("1@16 > conv 4 5 > bn > conv 1 3"), ("c", "b", "d")))
+    net = renamed(
+        parse("1@16 > conv 2 5x1 > conv 4 1x5 > conv 1 3"), ("c.1", "c", "d"), ("b", "b", "")
+    )
+    merge = Merge(
+        kind="norm",
+        layers=("c", "b"),
+        into="c",
+        macs_before=14400,
+        macs_after=14400,
+        params_before=112,
+        params_after=104,
+    )
+    chosen = Choice(
+        layer="c", form="spatial", text="", shape=(), macs_before=9, macs_after=4, error=0.04
+    )
+    plan = Plan(source="", budget={}, choices=(chosen,), merges=(merge,))
+    data = packed(portrait(net, before=before, plan=plan))
+    assert data["origins"] == [["c + b", "conv 4 5 > bn", "spatial", 9, 4, 0.2]]
+    assert data["plan"] == []

@@ -17,7 +17,7 @@ from tests.random_weights import random_network
 
 import convsmith as cs
 from convsmith.errors import OutputError, PlanError
-from convsmith.graph import Graph
+from convsmith.graph import Constant, Graph
 from convsmith.graph.evaluate import evaluate
 from convsmith.rewrite import Calibration, Plan, Rewriting
 
@@ -72,7 +72,9 @@ def test_a_plan_comes_back_as_it_was_saved(made: Rewriting, file: Path) -> None:
 
 def test_the_file_is_the_published_schema(made: Rewriting, file: Path) -> None:
     content = json.loads(file.read_text("utf-8"))
-    assert list(content) == ["schema", "source", "budget", "choices", "advice", "weights"]
+    assert list(content) == [
+        *("schema", "source", "budget", "choices", "advice", "merges", "inputs", "weights")
+    ]
     assert content["schema"] == "convsmith.plan/2"
     assert content["budget"] == {"macs": 0.6}
     assert [choice["layer"] for choice in content["choices"]] == [
@@ -80,7 +82,7 @@ def test_the_file_is_the_published_schema(made: Rewriting, file: Path) -> None:
     ]  # fmt: skip
     assert list(content["choices"][0]) == [
         "layer", "form", "variant", "widths", "text", "shape", "macs_before", "macs_after",
-        "milliseconds_before", "milliseconds_after", "error",
+        "milliseconds_before", "milliseconds_after", "error", "norm",
     ]  # fmt: skip
     for some in content["advice"]:
         assert list(some) == ["layer", "fact", "remedy"]
@@ -295,6 +297,23 @@ def test_a_plan_that_does_not_fit_is_named(file: Path, calibration: Calibration,
     assert str(raised.value) == text
     with pytest.raises(PlanError):
         cs.apply(plan, NET)
+
+
+def test_a_network_of_the_same_sizes_is_told_by_its_weights(made: Rewriting) -> None:
+    fitted = [choice for choice in made.plan.choices if choice.form != "keep"]
+    for choice in fitted:
+        weight = np.asarray(NET.parameter(NET.by_name[choice.layer], "weight").data)
+        assert choice.norm == pytest.approx(float(np.sqrt((weight.astype(float) ** 2).sum())))
+    layer = fitted[0].layer
+    name = NET.by_name[layer].parameters[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cs.apply(made.plan, NET)  # the network itself: not a word
+    scaled = 1.01 * np.asarray(NET.constants[name].data)
+    tuned = replace(NET, constants={**NET.constants, name: Constant.of(scaled)})
+    text = rf"^1 of the {len(fitted)} layers that the plan replaces have other .* \({layer}\): fit"
+    with pytest.warns(UserWarning, match=text):
+        cs.apply(made.plan, tuned)
 
 
 def test_shared_weights_are_not_replaced_at_one_place(made: Rewriting) -> None:

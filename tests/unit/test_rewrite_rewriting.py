@@ -200,9 +200,22 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
             with_data(NET, bn1__mean=np.full(16, np.nan)), macs=0.6, calibration=CALIBRATION
         ),
         (
-            "y: this output holds NaN or infinity for a calibration sample;"
-            " check the weights, and how the images are normalized."
+            "bn1: its tensor 'bn1.mean' holds NaN or infinity;"
+            " load the weights of a network that was trained to the end."
         ),
+    ),
+    "NaN in the statistics": (
+        lambda: cs.rewrite(
+            NET,
+            macs=0.6,
+            calibration=other(
+                moments={
+                    name: replace(some, second=some.second * np.nan) if name == "conv2" else some
+                    for name, some in CALIBRATION.moments.items()
+                }
+            ),
+        ),
+        "conv2: the calibration's statistics of this layer hold NaN or infinity; calibrate again.",
     ),
 }
 
@@ -340,7 +353,7 @@ def test_the_json_is_the_published_one() -> None:
 def test_the_package_is_the_function() -> None:
     assert list(inspect.signature(cs.rewrite).parameters) == [
         "net", "macs", "params", "latency", "max_loss", "plan", "calibration", "strategy",
-        "forms", "only", "exclude", "nonlinearity", "measure", "progress",
+        "forms", "only", "exclude", "nonlinearity", "merge", "measure", "progress",
     ]  # fmt: skip
     code = (
         "import convsmith.rewrite.statistics\n"

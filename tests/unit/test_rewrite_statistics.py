@@ -379,6 +379,32 @@ def test_too_few_images_are_said() -> None:
     assert calibrate(NET, [images(1)]).notes == ()
 
 
+@pytest.mark.parametrize(
+    ("pixels", "text"),
+    [
+        (np.tile(images(1), (4, 1, 1, 1)), "all 4 images are alike, so the fits hold for"),
+        (np.zeros((3, *NET.inputs[0].shape[1:])), "all 3 images are alike, so the fits hold for"),
+        (np.ones((1, *NET.inputs[0].shape[1:])), "no image varies from pixel to pixel, so"),
+        (
+            images(5)[:, :, :1, :1] * np.ones(NET.inputs[0].shape[1:]),
+            "no image varies from pixel to pixel, so the fits hold for little else",
+        ),
+    ],
+)
+def test_images_that_show_nothing_are_said(pixels: Array, text: str) -> None:
+    found = calibrate(NET, [pixels[:1], pixels[1:]] if len(pixels) > 1 else [pixels]).notes
+    assert found[0].startswith(text)
+    pixels = pixels.copy()
+    pixels[-1, 0, 0, 0] += 1
+    others = [note for note in calibrate(NET, [pixels]).notes if "little else" in note]
+    assert not others
+
+
+def test_numbers_whose_squares_overflow_are_named() -> None:
+    with pytest.raises(DataError, match=r"^calibration batch 1: conv1: windows .* as large as \d"):
+        calibrate(NET, [images(2) * 1e25])
+
+
 def test_a_layer_whose_sums_are_too_large_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "MOMENT_BYTES", 8 * 20**2)
     assert list(calibrate(NET, [images(2)]).moments) == ["conv1"]  # 18 numbers, not 24

@@ -19,7 +19,7 @@ import convsmith as cs
 from convsmith.errors import BudgetError, UsageError
 from convsmith.graph import Graph
 from convsmith.report import csv, html, markdown, text
-from convsmith.rewrite import Calibration, Sweep, sweep, sweeping
+from convsmith.rewrite import Calibration, Sweep, sweep, sweeping, task
 from convsmith.rewrite.planning import table_of
 from convsmith.rewrite.sweeping import read_budgets
 from convsmith.runtime.timing import Timing
@@ -92,7 +92,7 @@ def test_the_table_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append(1)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(sweeping, "table_of", counted)
+    monkeypatch.setattr(task, "table_of", counted)
     made()
     assert len(calls) == 1
 
@@ -114,7 +114,7 @@ def test_if_none_can_be_met_that_is_an_error() -> None:
 
 
 def test_a_budget_that_pays_for_all_needs_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeping, "table_of", None)
+    monkeypatch.setattr(task, "table_of", None)
     (point,) = made([1.0]).points
     assert point.rewriting is not None
     assert point.rewriting.net is NET

@@ -331,6 +331,8 @@ def test_an_error_that_forward_mends_is_no_error() -> None:
 def test_scripted_and_lazy_modules_are_refused() -> None:
     with pytest.raises(SourceError, match=r"compiled by torch.jit; give the module as it was"):
         read_module(torch.jit.script(nn.ReLU()), (1, 3))
+    with pytest.raises(SourceError, match=r"compiled by torch.jit; give the module as it was"):
+        read_module(torch.jit.trace(nn.ReLU(), torch.zeros(1, 3)), (1, 3))
     with pytest.raises(SourceError, match="'weight' has no shape yet; run the module once"):
         read_module(nn.LazyConv2d(4, 3), (1, 3, 8, 8))
 

@@ -91,12 +91,14 @@ from convsmith.graph.operators import (
     Where,
 )
 from convsmith.graph.shape import Shape
+from convsmith.graph.slots import filled_directly
 
 __all__ = ["FREE", "UNSUPPORTED", "Cost", "Status", "cost"]
 
 Status = Literal["counted", "free", "unsupported"]
 
 
+@filled_directly
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
     """What one application of an operator computes."""

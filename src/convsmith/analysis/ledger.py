@@ -17,6 +17,7 @@ from convsmith.analysis.modules import module_path
 from convsmith.graph import Constant, Graph, Node, Shape, operator_text
 from convsmith.graph import operators as operator_classes
 from convsmith.graph.rules import Rules
+from convsmith.graph.slots import filled_directly
 
 __all__ = [
     "Row",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 
+@filled_directly
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
     """A constant that a node uses.
@@ -46,6 +48,7 @@ class Tensor:
     bytes: int
 
 
+@filled_directly
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """What one node costs and sees.

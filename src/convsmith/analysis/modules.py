@@ -35,6 +35,8 @@ def module_path(node: Node) -> str:
     'layer1.0.relu.Relu'
     """
     path = node.provenance.path
+    if path == node.name and "/" not in path:
+        return path
     if "/" in path or (not path and "/" in node.name):
         return _scope(path or node.name) or node.name
     if not path or node.name.startswith(f"{path}."):

@@ -12,6 +12,7 @@ from convsmith.cli import calibrate as calibrating
 from convsmith.cli import compare as comparing
 from convsmith.cli import diff as differing
 from convsmith.cli import explain as explaining
+from convsmith.cli import merge as merging
 from convsmith.cli import optimize as optimizing
 from convsmith.cli import report as reporting
 from convsmith.cli import rewrite as rewriting
@@ -51,6 +52,7 @@ app = typer.Typer(
 app.command(epilog=optimizing.EXAMPLES)(optimizing.optimize)
 app.command(epilog=calibrating.EXAMPLES)(calibrating.calibrate)
 app.command(epilog=rewriting.EXAMPLES)(rewriting.rewrite)
+app.command(epilog=merging.EXAMPLES)(merging.merge)
 app.command(epilog=analyzing.EXAMPLES)(analyzing.analyze)
 app.command(epilog=explaining.EXAMPLES)(explaining.explain)
 app.command(epilog=LINT_EXAMPLES)(lint)

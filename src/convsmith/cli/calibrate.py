@@ -51,6 +51,26 @@ def calibrate(
         typer.Option("-o", "--output", metavar="FILE", help="The file to write."),
     ],
     limit: LimitOption = 500,
+    positions: Annotated[
+        int | None,
+        typer.Option(
+            "--positions",
+            metavar="N",
+            min=1,
+            help="Output positions per image and layer that are looked at; by default more of them"
+            " where there are few images.",
+            show_default=False,
+        ),
+    ] = None,
+    sample_bytes: Annotated[
+        int,
+        typer.Option(
+            "--sample-bytes",
+            metavar="BYTES",
+            min=0,
+            help="How much of the images is kept for the rebuild; one image at least.",
+        ),
+    ] = 256 << 20,
     mean: MeanOption = None,
     std: StdOption = None,
     input: InputOption = None,  # noqa: A002 - the name of the option
@@ -76,7 +96,9 @@ def calibrate(
         net, images, _ = open_with_images(
             model, data, input, mean=means, std=deviations, limit=limit
         )
-        found = calibrated(net, images, progress=shown)
+        found = calibrated(
+            net, images, positions=positions, sample_bytes=sample_bytes, progress=shown
+        )
     found.save(output, overwrite=force)
     for reason in images.skipped[:SHOWN_REASONS]:
         where.note(f"skipped {plain(reason)}")

@@ -91,11 +91,15 @@ def _is_quick(source: str) -> bool:
 
 
 def complete(command: Any, instruction: str) -> int:
-    """Answers a shell, as Typer's scripts ask; prints nothing else and never fails.
+    """Answers a shell, as Typer's scripts ask; prints nothing else and raises nothing.
 
     Args:
         command: The program.
         instruction: What :data:`VARIABLE` says, such as ``complete_bash``.
+
+    Returns:
+        The exit code. Fish first asks by it whether there is anything to offer; if there is not,
+        it offers files.
     """
     from typer.completion import shell_complete
 
@@ -106,8 +110,10 @@ def complete(command: Any, instruction: str) -> int:
     try:
         with redirect_stdout(said), redirect_stderr(io.StringIO()):
             shell_complete(command, {}, "convsmith", VARIABLE, instruction)
-    except (Exception, SystemExit):  # noqa: BLE001 - a key was pressed: nobody reads errors
-        return 0
+    except SystemExit as answer:
+        return 1 if answer.code else 0
+    except Exception:  # noqa: BLE001 - a key was pressed: nobody reads errors
+        return 1
     lines = said.getvalue().splitlines(keepends=True)
     sys.stdout.write("".join(line[cut:] for line in lines))
     return 0

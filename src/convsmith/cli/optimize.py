@@ -26,11 +26,14 @@ from convsmith.cli.rewriting_options import (
     MaxLossOption,
     MeanOption,
     MeasureOption,
+    MergeOption,
     ModelArgument,
+    NonlinearityOption,
     OnlyOption,
     ParamsOption,
     StdOption,
     StrategyOption,
+    SummaryOption,
     SweepOption,
     TuneOption,
     names,
@@ -46,6 +49,8 @@ EXAMPLES = """
 convsmith optimize examples/restorer/restorer.onnx \\
   --data examples/restorer/photographs/calibration \\
   --test examples/restorer/photographs/test --macs 0.5 -o restored
+
+convsmith optimize network.onnx --data photographs --macs 0.5 --merge -o merged_and_smaller
 
 convsmith optimize classifier.onnx --data photographs --latency 0.6 --sweep 0.3:0.9 \\
   --mean .485,.456,.406 --std .229,.224,.225 -o smaller.onnx
@@ -91,6 +96,8 @@ def optimize(
     forms: FormsOption = None,
     only: OnlyOption = None,
     exclude: ExcludeOption = None,
+    nonlinearity: NonlinearityOption = None,
+    merge: MergeOption = False,
     sweep: SweepOption = None,
     measure: MeasureOption = "convsmith,onnxruntime",
     tune: TuneOption = False,
@@ -99,15 +106,7 @@ def optimize(
     std: StdOption = None,
     limit: LimitOption = 500,
     json: JsonOption = False,
-    form: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="FORMAT",
-            help="How to print the summary: text, json, csv, markdown or html.",
-            show_default=False,
-        ),
-    ] = None,
+    form: SummaryOption = None,
     quiet: QuietOption = False,
     force: ForceOption = False,
     debug: DebugOption = False,
@@ -142,6 +141,8 @@ def optimize(
             forms=names(forms),
             only=names(only),
             exclude=names(exclude) or (),
+            nonlinearity=nonlinearity,  # type: ignore[arg-type]  # checked there
+            merge=merge,
             sweep=sweep,
             measure=names(measure) or (),
             tune=tune,

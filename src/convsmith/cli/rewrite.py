@@ -10,7 +10,6 @@ import typer
 from convsmith.cli.options import (
     DebugOption,
     ForceOption,
-    FormatOption,
     InputOption,
     JsonOption,
     QuietOption,
@@ -26,11 +25,14 @@ from convsmith.cli.rewriting_options import (
     MaxLossOption,
     MeanOption,
     MeasureOption,
+    MergeOption,
     ModelArgument,
+    NonlinearityOption,
     OnlyOption,
     ParamsOption,
     StdOption,
     StrategyOption,
+    SummaryOption,
     SweepOption,
     names,
     numbers,
@@ -55,6 +57,9 @@ convsmith rewrite network.onnx --calibration network.calibration --latency 0.6 \
 
 convsmith rewrite network.onnx --calibration network.calibration --plan smaller.plan.json \\
   -o again.onnx
+
+convsmith rewrite network.onnx --data photographs --macs 0.7 --merge --forms stack,spatial \
+  --nonlinearity relu -o to_train.onnx
 
 convsmith rewrite network.onnx --calibration network.calibration --sweep 0.3:0.9 \\
   --format html > budgets.html
@@ -101,6 +106,8 @@ def rewrite(
     forms: FormsOption = None,
     only: OnlyOption = None,
     exclude: ExcludeOption = None,
+    nonlinearity: NonlinearityOption = None,
+    merge: MergeOption = False,
     measure: MeasureOption = None,
     out: Annotated[
         Path | None,
@@ -117,7 +124,7 @@ def rewrite(
     std: StdOption = None,
     limit: LimitOption = 500,
     json: JsonOption = False,
-    form: FormatOption = None,
+    form: SummaryOption = None,
     quiet: QuietOption = False,
     force: ForceOption = False,
     debug: DebugOption = False,
@@ -158,10 +165,12 @@ def rewrite(
         "forms": names(forms),
         "only": names(only),
         "exclude": names(exclude) or (),
+        "nonlinearity": nonlinearity,
+        "merge": merge,
     }
     default = "" if sweep is None else "convsmith"
     runtimes = names(default if measure is None else measure) or ()
-    asking.check_options(strategy, options["forms"], runtimes)
+    asking.check_options(strategy, options["forms"], runtimes, nonlinearity)
     notes: list[str] = []
     runtimes = asking.runnable(runtimes, notes)
     for note in notes:
@@ -255,9 +264,12 @@ def _made(
     if plan is None:
         options = {**options, **asked}
         return rewritten(net, calibration=calibration, measure=runtimes, progress=shown, **options)
-    if calibration is None and has_weights(plan):
+    chosen = any(options[name] for name in ("forms", "only", "exclude", "merge", "nonlinearity"))
+    if calibration is None and has_weights(plan) and not chosen:
         return reapply(plan, net, runtimes)
-    return rewritten(net, plan=plan, calibration=calibration, measure=runtimes, progress=shown)
+    return rewritten(
+        net, plan=plan, calibration=calibration, measure=runtimes, progress=shown, **options
+    )
 
 
 def _swept(

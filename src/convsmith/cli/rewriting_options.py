@@ -22,11 +22,14 @@ __all__ = [
     "MaxLossOption",
     "MeanOption",
     "MeasureOption",
+    "MergeOption",
     "ModelArgument",
+    "NonlinearityOption",
     "OnlyOption",
     "ParamsOption",
     "StdOption",
     "StrategyOption",
+    "SummaryOption",
     "SweepOption",
     "TuneOption",
     "names",
@@ -108,6 +111,24 @@ ExcludeOption = Annotated[
         "--exclude", metavar="LAYERS", help="Layers to leave as they are.", show_default=False
     ),
 ]
+NonlinearityOption = Annotated[
+    str | None,
+    typer.Option(
+        "--nonlinearity",
+        metavar="NAME",
+        help="relu: between the layers of stacks, lifted so that on the calibration images it"
+        " changes nothing; something for training to use.",
+        show_default=False,
+    ),
+]
+MergeOption = Annotated[
+    bool,
+    typer.Option(
+        "--merge",
+        help="First merge what one layer replaces exactly, as convsmith merge does; the budget is"
+        " still one of the whole network, and the plan says what was merged.",
+    ),
+]
 SweepOption = Annotated[
     str | None,
     typer.Option(
@@ -134,6 +155,15 @@ TuneOption = Annotated[
         help="Before times are taken, measure which of convsmith's algorithms is the fastest:"
         " seconds for every convolution that is new to this machine. Without it predictions"
         " choose.",
+    ),
+]
+SummaryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="How to print the summary: text, json, csv, markdown or html.",
+        show_default=False,
     ),
 ]
 MeanOption = Annotated[

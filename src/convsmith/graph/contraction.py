@@ -11,6 +11,11 @@ from convsmith.errors import ShapeError
 __all__ = ["Contraction", "axis_sizes", "contractions", "explicit", "read_equation"]
 
 
+def _shown(equation: str) -> str:
+    """An equation in a message: a file may hold one of any length."""
+    return repr(equation if len(equation) <= 80 else f"{equation[:77]}...")
+
+
 def read_equation(equation: str) -> tuple[tuple[str, ...], str]:
     """Takes an explicit equation apart: the letters of every operand and of the result.
 
@@ -25,11 +30,13 @@ def read_equation(equation: str) -> tuple[tuple[str, ...], str]:
     letters = set("".join(operands))
     if not arrow or not all(term.isascii() and (term.isalpha() or not term) for term in operands):
         raise ShapeError(
-            f"{equation!r} is no equation over axes with one letter each",
+            f"{_shown(equation)} is no equation over axes with one letter each",
             remedy="write it as in bij,bjk->bik",
         )
     if set(result) - letters or len(set(result)) < len(result):
-        raise ShapeError(f"{equation!r}: every axis of the result comes once, from an operand")
+        raise ShapeError(
+            f"{_shown(equation)}: every axis of the result comes once, from an operand"
+        )
     return operands, result
 
 
@@ -49,7 +56,7 @@ def explicit(equation: str, ranks: Sequence[int]) -> str:
     left, arrow, result = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(ranks):
-        raise ValueError(f"equation {equation!r} for {len(ranks)} operands")
+        raise ValueError(f"equation {_shown(equation)} for {len(ranks)} operands")
     used = {letter for letter in equation if letter.isalpha()}
     free = [c for c in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in used]
     hidden = [
@@ -58,7 +65,7 @@ def explicit(equation: str, ranks: Sequence[int]) -> str:
     ]
     most = max(hidden, default=0)
     if min(hidden, default=0) < 0 or most > len(free):
-        raise ValueError(f"equation {equation!r} for operands of {tuple(ranks)} axes")
+        raise ValueError(f"equation {_shown(equation)} for operands of {tuple(ranks)} axes")
     dots = "".join(free[:most])
     if not arrow:
         seen = "".join(terms).replace("...", "")
@@ -82,15 +89,17 @@ def axis_sizes(equation: str, shapes: Sequence[tuple[int, ...]]) -> dict[str, in
     """
     operands, _ = read_equation(equation)
     if len(operands) != len(shapes):
-        raise ShapeError(f"{equation!r} is for {len(operands)} operands, not {len(shapes)}")
+        raise ShapeError(f"{_shown(equation)} is for {len(operands)} operands, not {len(shapes)}")
     sizes: dict[str, int] = {}
     for term, shape in zip(operands, shapes, strict=True):
         if len(term) != len(shape):
-            raise ShapeError(f"{equation!r}: {term!r} is no operand with {len(shape)} axes")
+            raise ShapeError(
+                f"{_shown(equation)}: {_shown(term)} is no operand with {len(shape)} axes"
+            )
         for letter, size in zip(term, shape, strict=True):
             if sizes.setdefault(letter, size) != size:
                 raise ShapeError(
-                    f"{equation!r}: axis {letter!r} has sizes {sizes[letter]} and {size}"
+                    f"{_shown(equation)}: axis {letter!r} has sizes {sizes[letter]} and {size}"
                 )
     return sizes
 

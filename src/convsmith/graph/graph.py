@@ -24,6 +24,7 @@ from convsmith.graph.operators import (
 )
 from convsmith.graph.rules import Rules
 from convsmith.graph.shape import Shape, infer_shapes, parameter_shapes
+from convsmith.graph.slots import filled_directly
 from convsmith.results import Displayed
 
 __all__ = ["Constant", "Graph", "GraphBuilder", "Input", "Node", "Output", "Provenance"]
@@ -54,6 +55,7 @@ class Output:
     value: str
 
 
+@filled_directly
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constant:
     """A tensor that belongs to the network; ``data`` may be absent (shapes alone).
@@ -84,6 +86,7 @@ class Constant:
         return size
 
 
+@filled_directly
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
     """Where a node came from.
@@ -102,6 +105,7 @@ class Provenance:
 _UNKNOWN = Provenance()
 
 
+@filled_directly
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """One operator applied to values.
@@ -127,6 +131,10 @@ class Node:
         if count == 1:
             return (self.name,)
         return (self.name, *(f"{self.name}:{i}" for i in range(1, count)))
+
+    def output(self, index: int) -> str:
+        """The name of one of the values it makes."""
+        return f"{self.name}:{index}" if index else self.name
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -281,12 +289,16 @@ def _define(known: set[str], name: str) -> None:
 
 _SHAPES = Rules(infer_shapes.dispatch)
 
+_LONGEST = 2**63 - 1
+"""Sizes that grow with every layer would take all time and memory as numbers alone."""
+
 
 def apply_operator(op: Operator, inputs: list[Shape | None], name: str) -> tuple[Shape | None, ...]:
     """Applies the shape table; what follows an unknown shape is unknown.
 
     Raises:
-        ShapeError: If the inputs are too many, too few or do not fit; names the node.
+        ShapeError: If the inputs are too many, too few or do not fit, or an axis would be
+            longer than a tensor can be; names the node.
     """
     least, most = arity(op)
     if not least <= len(inputs) <= (len(inputs) if most is None else most):
@@ -302,9 +314,17 @@ def apply_operator(op: Operator, inputs: list[Shape | None], name: str) -> tuple
     if len(known) < len(inputs):
         return (None,) * results(op)
     try:
-        return _SHAPES[type(op)](op, *known)
+        made = _SHAPES[type(op)](op, *known)
     except ConvsmithError as error:
         raise error.at(name) from None
+    for shape in made:
+        if shape and max(shape) > _LONGEST:
+            raise ShapeError(
+                "an axis would have more than 2^63 - 1 elements",
+                place=name,
+                remedy="use smaller sizes: no tensor can be longer",
+            )
+    return made
 
 
 def _check_parameters(

@@ -100,6 +100,8 @@ class Rounding:
 def traced(matrix: Matrix) -> tuple[Rounding, ...]:
     """Returns every rounding of :func:`multiply`, in the order of the operations.
 
+    A coefficient that float32 does not hold counts as one more: it is as if its product were.
+
     >>> [rounding.value.tolist() for rounding in traced([[Fraction(1), Fraction(3)]])]
     [[1.0, 3.0]]
     """
@@ -112,16 +114,21 @@ def traced(matrix: Matrix) -> tuple[Rounding, ...]:
         values.append(value)
         return value, errors | {len(values) - 1: 1.0}
 
-    def scaled(factor: Fraction, x: Number) -> Number:
+    def term(factor: Fraction, x: Number) -> Number:
         by = float(factor)
         made = by * x[0], {error: by * share for error, share in x[1].items()}
+        return made if _is_single(factor) else rounded(*made)
+
+    def scaled(factor: Fraction, x: Number) -> Number:
+        made = term(factor, x)
         return made if _is_power_of_two(factor) else rounded(*made)
 
     def scaled_sum(total: Number, factor: Fraction, x: Number) -> Number:
+        value, more = term(factor, x)
         errors = dict(total[1])
-        for error, share in x[1].items():
-            errors[error] = errors.get(error, 0.0) + float(factor) * share
-        return rounded(total[0] + float(factor) * x[0], errors)
+        for error, share in more.items():
+            errors[error] = errors.get(error, 0.0) + share
+        return rounded(total[0] + value, errors)
 
     def zero() -> Number:
         return np.zeros(columns), {}

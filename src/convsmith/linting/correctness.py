@@ -170,9 +170,10 @@ def dead_layer(net: Subject) -> Sites:
             yield Site(node.name, f"no output depends on it; it has {row.params:,} parameters and"
                        f" {row.macs:,} multiply-accumulates")  # fmt: skip
             continue
-        for index, value in enumerate(node.outputs):
+        made = node.outputs
+        for index, value in enumerate(made):
             if value not in alive:
-                yield Site(node.name, f"nobody uses output {index} of its {len(node.outputs)}")
+                yield Site(node.name, f"nobody uses output {index} of its {len(made)}")
 
 
 @rule(

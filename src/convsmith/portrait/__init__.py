@@ -7,8 +7,8 @@ graph's edges, its modules as boxes that can be opened, and what every unit of e
 from __future__ import annotations
 
 from convsmith.portrait.modules import Module, Modules, modules
-from convsmith.portrait.picture import Picture, read_picture
-from convsmith.portrait.portrait import EffectiveMap, Portrait, portrait
+from convsmith.portrait.picture import Picture, picture_of, read_picture
+from convsmith.portrait.portrait import EffectiveMap, Portrait, file_digest, portrait
 from convsmith.portrait.redacting import redacted
 from convsmith.portrait.views import AxisView, LayerView, views
 
@@ -20,7 +20,9 @@ __all__ = [
     "Modules",
     "Picture",
     "Portrait",
+    "file_digest",
     "modules",
+    "picture_of",
     "portrait",
     "read_picture",
     "redacted",

@@ -15,7 +15,7 @@ from convsmith.errors import DataError
 from convsmith.graph import Shape
 from convsmith.sources.pictures import UnusableError, decode
 
-__all__ = ["Picture", "read_picture"]
+__all__ = ["Picture", "picture_of", "read_picture"]
 
 MOST_PIXELS = 448
 """Height and width of a picture in a page, at most."""
@@ -66,5 +66,32 @@ def read_picture(path: str | PathLike[str], image: Shape) -> Picture:
         cut = (max(round(image[1] * scale), 1), max(round(image[0] * scale), 1))
     left, top = (width - cut[0]) // 2, (height - cut[1]) // 2
     picture = picture.crop((left, top, left + cut[0], top + cut[1]))
+    return Picture(name=file.name, pixels=_small(picture), cropped=cut != (width, height))
+
+
+def picture_of(values: npt.NDArray[Any], name: str, image: Shape = ()) -> Picture | None:
+    """Makes a picture of values as a network takes them; ``None`` if they are no picture.
+
+    Args:
+        values: ``(C, H, W)`` between 0 and 1; one or three channels are a picture.
+        name: What to call it.
+        image: The image axes of the input; of larger values the middle is shown.
+
+    >>> picture_of(np.ones((1, 2, 3)), "white").pixels.tolist()
+    [[255, 255, 255], [255, 255, 255]]
+    """
+    if values.ndim != 3 or len(values) not in (1, 3) or 0 in values.shape:
+        return None
+    whole = values.shape
+    if len(image) == 2:
+        top, left = (max(size - room, 0) // 2 for size, room in zip(whole[1:], image, strict=True))
+        values = values[:, top : top + image[0], left : left + image[1]]
+    pixels = np.rint(np.clip(np.nan_to_num(values), 0, 1) * 255).astype(np.uint8)
+    made = Image.fromarray(pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0])
+    return Picture(name=name, pixels=_small(made), cropped=values.shape != whole)
+
+
+def _small(picture: Image.Image) -> npt.NDArray[np.uint8]:
+    """Makes a picture small enough for a page."""
     picture.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.LANCZOS)
-    return Picture(name=file.name, pixels=np.asarray(picture), cropped=cut != (width, height))
+    return np.asarray(picture)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from convsmith.rewrite import Plan
     from convsmith.runtime.bench_results import Bench
 
-__all__ = ["EffectiveMap", "Portrait", "portrait"]
+__all__ = ["EffectiveMap", "Portrait", "file_digest", "portrait"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -57,11 +58,12 @@ class Portrait(Result):
         outputs: Per output of the network, the place of the layer that makes it.
         modules: The boxes that layers lie in.
         replaces: Per layer, the layer of the original network that it stands for after a rewrite.
+        before: The analysis of the original, where this network was made of it by a rewrite.
         input: The input that fields are seen on; empty if none has image axes.
         views: By layer, what its units see of that input.
         picture: What to draw fields on.
         bench: Times of its convolutions.
-        plan: What a rewrite would put in the place of its layers.
+        plan: What a rewrite would put in the place of its layers; with ``before``: what it did.
         effective: Measured effective fields.
         digest: The SHA-256 of the file, or of the printed structure.
         digested: Which of the two.
@@ -74,6 +76,7 @@ class Portrait(Result):
     outputs: Mapping[str, int]
     modules: Modules
     replaces: tuple[str, ...] = ()
+    before: Analysis | None = None
     input: str = ""
     views: Mapping[str, LayerView] = field(default_factory=dict)
     picture: Picture | None = None
@@ -103,6 +106,7 @@ class Portrait(Result):
             ],
             "parents": list(self.modules.parents),
             "replaces": list(self.replaces),
+            "before": self.before and self.before.to_dict(),
             "bench": self.bench and self.bench.to_dict(),
             "plan": self.plan and self.plan.to_dict(),
             "digest": self.digest,
@@ -117,6 +121,7 @@ def portrait(
     picture: Picture | None = None,
     bench: Bench | None = None,
     plan: Plan | None = None,
+    before: Analysis | None = None,
     effective: Sequence[EffectiveMap] = (),
     digest: str = "",
     command: Sequence[str] = (),
@@ -127,7 +132,8 @@ def portrait(
         graph: The network; it needs no weights.
         picture: What to draw fields on; a drawing without it.
         bench: Times of its convolutions.
-        plan: What a rewrite would put in the place of its layers.
+        plan: What a rewrite would put in the place of its layers; with ``before``: what it did.
+        before: The analysis of the original, if this network was made of it by a rewrite.
         effective: Measured effective fields.
         digest: The SHA-256 of its file; without it, its structure is digested.
         command: What to say that it was made with.
@@ -146,9 +152,12 @@ def portrait(
             f"portrait needs a network, not {type(graph).__name__}",
             remedy="read it first: convsmith.load(source)",
         )
-    _check_names(graph, bench, plan)
+    _check_names(graph, bench, plan, before)
     with collector_at_rest():
         analysis = analyze(graph)
+        paths = _paths(graph, analysis)
+        rows = zip(analysis.rows, paths, strict=True)
+        analysis = replace(analysis, rows=tuple(replace(row, module=path) for row, path in rows))
         explanation = explain(graph)
         made = {value.name: -1 - place for place, value in enumerate(graph.inputs)}
         for place, node in enumerate(graph.nodes):
@@ -170,11 +179,12 @@ def portrait(
             outputs={output.name: made.get(output.value, -1) for output in graph.outputs},
             modules=modules(
                 [row.name for row in analysis.rows],
-                [row.module for row in analysis.rows],
+                paths,
                 [edge for edge in edges if edge[0] >= 0],
                 [None if shape is None else shape[2:] for shape in shapes],
             ),
             replaces=tuple(node.provenance.replaces for node in graph.nodes),
+            before=before,
             input=name,
             views=views(graph, name, fields(graph, name)) if name else {},
             picture=picture,
@@ -187,13 +197,41 @@ def portrait(
         )
 
 
-def _check_names(graph: Graph, bench: Bench | None, plan: Plan | None) -> None:
+def file_digest(source: str) -> str:
+    """The SHA-256 of the ``.onnx`` file that a network is read from; empty if it is in none."""
+    path = Path(source.strip())
+    if path.suffix.lower() != ".onnx" or not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _paths(graph: Graph, analysis: Analysis) -> list[str]:
+    """The module of every layer; layers that stand for one of the original's are in its box."""
+    paths = [row.module for row in analysis.rows]
+    chains: dict[str, list[int]] = {}
+    for place, node in enumerate(graph.nodes):
+        if node.provenance.replaces:
+            chains.setdefault(node.provenance.replaces, []).append(place)
+    for name, places in chains.items():
+        if len(places) > 1:
+            names = {graph.nodes[place].name: place for place in places}
+            box = paths[names.get(name, places[-1])]
+            for step, place in enumerate(places, 1):
+                paths[place] = f"{box}.{step}"
+    return paths
+
+
+def _check_names(
+    graph: Graph, bench: Bench | None, plan: Plan | None, before: Analysis | None
+) -> None:
     """Results of another network would be shown at none of its layers."""
+    known = {*graph.by_name, *(row.name for row in (before.rows if before else ()))}
     for what, names in (
         ("bench", [name for layer in bench.layers for name in layer.names] if bench else []),
         ("plan", [choice.layer for choice in plan.choices] if plan else []),
     ):
-        if names and not any(name in graph.by_name for name in names):
+        if names and known.isdisjoint(names):
             raise UsageError(
                 f"the {what} is of another network: it has no layer {names[0]!r}",
                 remedy=f"give the {what} of this network",

@@ -77,7 +77,11 @@ def budget(plan: Plan) -> str:
     >>> budget(Plan(source="", budget={"macs": 0.5}, choices=()))
     'at most 50 % of the multiply-accumulates'
     """
-    return " and ".join(asked(currency, amount) for currency, amount in plan.budget.items())
+    wanted = [" and ".join(asked(currency, amount) for currency, amount in plan.budget.items())]
+    if plan.merges:
+        count = len(plan.merges)
+        wanted.append(f"after {count} exact merge{'s' if count > 1 else ''}")
+    return ", ".join(filter(None, wanted))
 
 
 def asked(currency: str, amount: float) -> str:

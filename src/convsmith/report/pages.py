@@ -35,6 +35,7 @@ __all__ = [
     "file_name",
     "number",
     "page",
+    "sentence",
     "sizes",
     "typeset",
 ]
@@ -178,6 +179,16 @@ def typeset(text: str) -> str:
     text = re.sub(r"(?<=\d) x (?=\d)", " × ", text.replace(" -> ", " → "))
     text = re.sub(r"(?<=\d)x(?=\d| |$)", "×", text)
     return re.sub(r"(?<![\w.])-(?=\d)", "−", text)
+
+
+def sentence(words: str) -> str:
+    """Words as a sentence begins; names at their beginning are left alone.
+
+    >>> sentence("it is slower"), sentence("conv1.bn is free"), sentence("")
+    ('It is slower', 'conv1.bn is free', '')
+    """
+    first = words.split(" ", 1)[0]
+    return words[:1].upper() + words[1:] if first.isalpha() else words
 
 
 def sizes(inputs: Mapping[str, tuple[int, ...]]) -> str:

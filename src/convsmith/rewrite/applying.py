@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
 
 from convsmith.errors import PlanError
 from convsmith.graph import Constant, Graph, Node, Provenance, operator_text
@@ -12,13 +16,17 @@ from convsmith.graph.fragment import ConvStep
 from convsmith.graph.operators import Activation, Conv, Linear, roles
 from convsmith.graph.shape import infer_shapes, parameter_shapes
 from convsmith.rewrite.forms import FORMS, KEEP, REFIT
+from convsmith.rewrite.merging import repeat
 from convsmith.rewrite.plan import Choice, Plan
 from convsmith.rewrite.site import LayerOp, Site
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["apply", "check_belongs", "layout_of", "replace_layers"]
+__all__ = ["apply", "check_belongs", "layout_of", "norm_of", "replace_layers"]
+
+SAME = 1e-3
+"""By how much norms of weights that are the same may differ, relative to them."""
 
 _Network = TypeVar("_Network", bound="Graph | torch.nn.Module")
 
@@ -26,13 +34,19 @@ _Network = TypeVar("_Network", bound="Graph | torch.nn.Module")
 def apply(plan: Plan, target: _Network) -> _Network:
     """Returns the network with every layer of the plan replaced; the target stays as it is.
 
+    What the plan merges is merged first, from the weights that the target has. A warning says so
+    if layers that are replaced have other weights than those that the plan was fitted to.
+
     Args:
         plan: What stands for which layer, with its weights.
         target: A graph, or the ``torch.nn.Module`` that it was read from: layers are found by
-            name there, and by module path here. The module comes back ready to fine-tune.
+            name there, and by module path here. The module comes back ready to fine-tune; in
+            evaluation mode, if something was merged.
 
     Raises:
-        PlanError: If the plan has no weights for a layer, or belongs to another network.
+        DataError: If weights that the plan merges are absent or not finite.
+        PlanError: If the plan has no weights for a layer, belongs to another network, or merges
+            what a module would need another ``forward`` for.
 
     >>> from convsmith.graph import parse
     >>> net = parse("3@8 > conv 4 3 p1")
@@ -47,17 +61,54 @@ def apply(plan: Plan, target: _Network) -> _Network:
                 place=choice.layer,
                 remedy="refit with convsmith.rewrite(net, plan=plan, calibration=...)",
             )
+    if plan.merges:
+        sizes = None if isinstance(target, Graph) else plan.inputs
+        target = repeat(plan.merges, target, input=sizes)
     if isinstance(target, Graph):
         for choice in plan.choices:
             check_belongs(choice, target)
             if choice.form != KEEP:
                 _check_chain(choice, target)
-        return cast("_Network", replace_layers(target, plan.chains))
+        graph = target
+        _warn_of_others(
+            plan, lambda name: norm_of(graph.parameter(graph.by_name[name], "weight").data)
+        )
+        return cast("_Network", replace_layers(graph, plan.chains))
     from convsmith.sources.torch import replace_modules
     from convsmith.sources.torch.twin import unwrap
 
-    _check_module(plan, unwrap(target))
+    module = unwrap(target)
+    _check_module(plan, module)
+
+    def norm(name: str) -> float:
+        weight = cast("torch.Tensor", module.get_submodule(name).weight)
+        return norm_of(weight.double().numpy(force=True))
+
+    _warn_of_others(plan, norm)
     return cast("_Network", replace_modules(target, plan.chains))
+
+
+def norm_of(data: npt.NDArray[Any] | None) -> float:
+    """The Euclidean norm of a weight; 0 of an absent one.
+
+    >>> norm_of(np.array([[3.0, 4.0]], np.float16))
+    5.0
+    """
+    return 0.0 if data is None else float(np.linalg.norm(np.asarray(data, np.float64)))
+
+
+def _warn_of_others(plan: Plan, norm: Callable[[str], float]) -> None:
+    """Warns if layers that are replaced are not those that the plan was fitted to."""
+    fitted = [c for c in plan.choices if c.form != KEEP and c.norm]
+    others = [c.layer for c in fitted if abs(norm(c.layer) - c.norm) > SAME * c.norm]
+    if others:
+        named = ", ".join(others[:3]) + (", ..." if others[3:] else "")
+        warnings.warn(
+            f"{len(others)} of the {len(fitted)} layers that the plan replaces have other weights"
+            f" than those that it was fitted to ({named}): fit it anew with"
+            " convsmith.rewrite(net, plan=plan, calibration=...)",
+            stacklevel=3,
+        )
 
 
 def check_belongs(choice: Choice, net: Graph) -> None:
@@ -141,14 +192,21 @@ def _check_module(plan: Plan, module: torch.nn.Module) -> None:
         if choice.form == KEEP:
             continue
         try:
-            weight = module.get_submodule(choice.layer).weight
+            found = module.get_submodule(choice.layer)
         except AttributeError:
             raise PlanError(
                 "this module has no layer at that path",
                 place=choice.layer,
                 remedy="apply the plan to the module it was made from",
             ) from None
-        shape = tuple(getattr(weight, "shape", ()))
+        if plan.merges and next(found.children(), None) is not None:
+            raise PlanError(
+                "what it was merged to pads unevenly, which takes two modules in torch: they"
+                " cannot be replaced as one layer",
+                place=choice.layer,
+                remedy=f"use the graph, or the form {KEEP!r} for it",
+            )
+        shape = tuple(getattr(getattr(found, "weight", None), "shape", ()))
         if shape != choice.shape:
             raise PlanError(
                 f"its weight has shape {shape}, the plan was made for {choice.shape}",

@@ -9,10 +9,13 @@ from importlib.metadata import PackageNotFoundError
 from convsmith.errors import MissingDependencyError, UsageError
 from convsmith.rewrite.forms import named
 from convsmith.rewrite.job import budget_of
-from convsmith.rewrite.planning import STRATEGIES
+from convsmith.rewrite.planning import STRATEGIES, work_of
 from convsmith.runtime.runtimes import RUNTIMES
 
-__all__ = ["Budget", "check_options", "runnable"]
+__all__ = ["NONLINEARITIES", "Budget", "check_nonlinearity", "check_options", "runnable"]
+
+NONLINEARITIES = ("relu",)
+"""What can stand between the layers of a stack."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +66,18 @@ class Budget:
         )
 
 
-def check_options(strategy: str, forms: Iterable[str] | None, measure: Sequence[str]) -> None:
+def check_options(
+    strategy: str,
+    forms: Iterable[str] | None,
+    measure: Sequence[str],
+    nonlinearity: str | None = None,
+) -> None:
     """Checks what would otherwise be noticed after the long work.
 
     Raises:
-        UsageError: If there is no such strategy, form or runtime.
+        UsageError: If there is no such strategy, form, runtime or nonlinearity.
     """
+    forms = None if forms is None else tuple(forms)
     named(forms)
     kinds: list[tuple[str, str, Collection[str]]] = [("strategy", strategy, STRATEGIES)]
     kinds += [("runtime", name, RUNTIMES) for name in measure]
@@ -80,6 +89,28 @@ def check_options(strategy: str, forms: Iterable[str] | None, measure: Sequence[
                 "torch runs modules, and this network is a graph",
                 remedy="time modules with convsmith.verify(..., measure=['torch'], modules=...)",
             )
+    check_nonlinearity(nonlinearity, strategy, forms)
+
+
+def check_nonlinearity(name: str | None, strategy: str, forms: Collection[str] | None) -> None:
+    """Checks that there is such a function between layers, and forms that have a place for it.
+
+    Raises:
+        UsageError: If not.
+
+    >>> check_nonlinearity("relu", "thorough", None)
+    """
+    if name not in (None, *NONLINEARITIES):
+        raise UsageError(
+            f"there is no {name!r} between layers", remedy=f"give {' or '.join(NONLINEARITIES)}"
+        )
+    if forms is None and strategy in STRATEGIES:
+        forms = work_of(strategy).forms
+    if name is not None and forms is not None and "stack" not in forms:
+        raise UsageError(
+            f"only stacks have a place for {name!r}, and {' and '.join(forms)} are tried",
+            remedy="try the form stack, too, or the strategy thorough",
+        )
 
 
 def runnable(runtimes: Iterable[str], notes: list[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from convsmith.errors import BudgetError, DataError, PlanError, UsageError
 from convsmith.graph import Graph, Node, operator_text
 from convsmith.results import Progress
 from convsmith.rewrite.advice import advise
-from convsmith.rewrite.applying import check_belongs, layout_of, replace_layers
+from convsmith.rewrite.applying import check_belongs, layout_of, norm_of, replace_layers
 from convsmith.rewrite.batches import check_batch
 from convsmith.rewrite.candidates import Candidate, replaceable, tabulate
 from convsmith.rewrite.curvature import curvatures
@@ -366,6 +366,7 @@ def _choices(
             macs_before=macs,
             macs_after=macs,
             error=0.0,
+            norm=norm_of(site.stored),
         )
         if made is not None:
             candidate = chosen.get(node.name)

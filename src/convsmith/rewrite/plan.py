@@ -19,6 +19,7 @@ from convsmith.graph.operators import Conv, Linear
 from convsmith.graph.words import Reader, read_operator
 from convsmith.results import Result
 from convsmith.rewrite.forms import KEEP
+from convsmith.rewrite.merging import Merge
 
 __all__ = ["Advice", "Choice", "Plan", "chain_text"]
 
@@ -51,6 +52,7 @@ class Choice:
         macs_after: The same of what stands for it.
         milliseconds: Measured before and after; zeros where time was not asked for.
         error: Mean squared error of the layer's outputs over their variance, as fitted.
+        norm: Euclidean norm of the weight that it was fitted to; 0: not known.
         chain: The convolutions with their weights; empty for ``keep`` and in a plan without
             weights. Not part of equality.
     """
@@ -62,6 +64,7 @@ class Choice:
     macs_before: int
     macs_after: int
     error: float
+    norm: float = 0.0
     variant: str = ""
     widths: tuple[int, ...] = ()
     milliseconds: tuple[float, float] = (0.0, 0.0)
@@ -77,12 +80,18 @@ class Plan(Result):
         budget: What was asked for, such as ``{"macs": 0.5}``.
         choices: In execution order.
         advice: What to mind in what was chosen.
+        merges: What is merged first, in order (:func:`convsmith.merge`); the choices speak of
+            the merged network then, everything else of the one it was made of.
+        inputs: The sizes of that network's inputs, in order, where something is merged: a
+            module does not know them.
     """
 
     source: str
     budget: Mapping[str, float]
     choices: tuple[Choice, ...]
     advice: tuple[Advice, ...] = ()
+    merges: tuple[Merge, ...] = ()
+    inputs: tuple[tuple[int, ...], ...] = ()
 
     @property
     def chains(self) -> dict[str, tuple[ConvStep, ...]]:
@@ -108,6 +117,7 @@ class Plan(Result):
                     "milliseconds_before": choice.milliseconds[0],
                     "milliseconds_after": choice.milliseconds[1],
                     "error": choice.error,
+                    "norm": choice.norm,
                 }
                 for choice in self.choices
             ],
@@ -115,6 +125,8 @@ class Plan(Result):
                 {"layer": some.layer, "fact": some.fact, "remedy": some.remedy}
                 for some in self.advice
             ],
+            "merges": [step.to_dict() for step in self.merges],
+            "inputs": [list(shape) for shape in self.inputs],
         }
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
@@ -181,8 +193,14 @@ class Plan(Result):
                 Advice(layer=str(one["layer"]), fact=str(one["fact"]), remedy=str(one["remedy"]))
                 for one in content.get("advice", ())
             )
-            source = str(content["source"])
-            made = cls(source=source, budget=budget, choices=choices, advice=advice)
+            made = cls(
+                source=str(content["source"]),
+                budget=budget,
+                choices=choices,
+                advice=advice,
+                merges=tuple(_merge(entry) for entry in content.get("merges", ())),
+                inputs=tuple(tuple(map(int, shape)) for shape in content.get("inputs", ())),
+            )
         except KeyError as error:
             raise _no_plan(f"{error.args[0]!r} is missing", path) from None
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -258,7 +276,21 @@ def _choice(entry: Mapping[str, Any], tensors: Mapping[str, Any]) -> Choice:
             float(entry.get("milliseconds_after", 0)),
         ),
         error=float(entry["error"]),
+        norm=float(entry.get("norm", 0)),
         chain=() if entry["form"] == KEEP else _chain(layer, text, tensors),
+    )
+
+
+def _merge(entry: Mapping[str, Any]) -> Merge:
+    if isinstance(entry["layers"], str):
+        raise TypeError("'layers' of a merge is no list of names")
+    counts = ("macs_before", "macs_after", "params_before", "params_after")
+    return Merge(
+        kind=str(entry["kind"]),
+        layers=tuple(map(str, entry["layers"])),
+        into=str(entry["into"]),
+        note=str(entry.get("note", "")),
+        **{name: int(entry.get(name, 0)) for name in counts},
     )
 
 

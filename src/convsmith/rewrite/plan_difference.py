@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from convsmith.errors import PlanError
 from convsmith.results import Result
+from convsmith.rewrite.merging import Merge
 from convsmith.rewrite.plan import Choice, Plan
 
 __all__ = ["PlanChange", "PlanDifference", "compare_plans"]
@@ -36,6 +38,7 @@ class PlanDifference(Result):
             those that only the old plan mentions come last.
         refitted: Layers with the same choice, but fitted to another error.
         same: How many layers are the same.
+        merges: What only one of them merges first: the old plan, the new plan.
     """
 
     old: Plan
@@ -43,6 +46,7 @@ class PlanDifference(Result):
     changes: tuple[PlanChange, ...]
     refitted: tuple[PlanChange, ...]
     same: int
+    merges: tuple[tuple[Merge, ...], tuple[Merge, ...]] = ((), ())
 
     @property
     def macs(self) -> tuple[int, int]:
@@ -60,6 +64,13 @@ class PlanDifference(Result):
             "changes": [change.to_dict() for change in self.changes],
             "refitted": [change.to_dict() for change in self.refitted],
             "same": self.same,
+            "merges": {
+                side: [
+                    {"kind": step.kind, "layers": list(step.layers), "into": step.into}
+                    for step in merges
+                ]
+                for side, merges in zip(("old", "new"), self.merges, strict=True)
+            },
         }
 
 
@@ -79,6 +90,8 @@ def _data(choice: Choice | None) -> dict[str, Any] | None:
 def compare_plans(old: Plan, new: Plan) -> PlanDifference:
     """Finds the layers that two plans treat differently.
 
+    Where they do not merge the same first, a layer of one name may have other weights in them.
+
     Raises:
         PlanError: If they share no layer, or one of other weights: they are of two networks.
 
@@ -92,8 +105,9 @@ def compare_plans(old: Plan, new: Plan) -> PlanDifference:
         raise PlanError(
             "these plans have no layer in common", remedy="compare two plans of one network"
         )
+    merges = _only(old.merges, new.merges), _only(new.merges, old.merges)
     for name in before.keys() & after.keys():
-        if before[name].shape != after[name].shape:
+        if before[name].shape != after[name].shape and merges == ((), ()):
             raise PlanError(
                 f"its weights have shape {before[name].shape} in one plan and"
                 f" {after[name].shape} in the other",
@@ -109,14 +123,21 @@ def compare_plans(old: Plan, new: Plan) -> PlanDifference:
         changes=tuple(p for p, kind in zip(pairs, kinds, strict=True) if kind == "changed"),
         refitted=tuple(p for p, kind in zip(pairs, kinds, strict=True) if kind == "refitted"),
         same=kinds.count("same"),
+        merges=merges,
     )
+
+
+def _only(some: Iterable[Merge], others: Iterable[Merge]) -> tuple[Merge, ...]:
+    """The merges that are not among the others."""
+    known = {(step.kind, step.layers, step.into) for step in others}
+    return tuple(step for step in some if (step.kind, step.layers, step.into) not in known)
 
 
 def _kind(pair: PlanChange) -> str:
     one, two = pair.old, pair.new
     if one is None or two is None:
         return "changed"
-    ways = [(choice.form, choice.variant, choice.widths, choice.text) for choice in (one, two)]
+    ways = [(c.shape, c.form, c.variant, c.widths, c.text) for c in (one, two)]
     if ways[0] != ways[1]:
         return "changed"
     return "same" if one.error == two.error else "refitted"

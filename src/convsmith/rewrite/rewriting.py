@@ -11,16 +11,24 @@ from convsmith.errors import UsageError
 from convsmith.graph import Graph
 from convsmith.parallel import one_blas_thread
 from convsmith.results import Progress
+from convsmith.rewrite.asking import check_nonlinearity
 from convsmith.rewrite.choosing import Currency
 from convsmith.rewrite.forms import KEEP
-from convsmith.rewrite.job import Job, budget_of
 from convsmith.rewrite.measuring import Timings, side_by_side
 from convsmith.rewrite.outcome import Rewriting
 from convsmith.rewrite.plan import Plan
-from convsmith.rewrite.planning import StrategyName, table_of
+from convsmith.rewrite.planning import StrategyName
 from convsmith.rewrite.statistics import Calibration
+from convsmith.rewrite.task import Merges, Task
 
-__all__ = ["Rewriting", "rewrite", "timed", "warn_without", "with_timings"]
+__all__ = [
+    "Rewriting",
+    "check_lift",
+    "rewrite",
+    "timed",
+    "warn_without",
+    "with_timings",
+]
 
 
 def rewrite(
@@ -37,6 +45,7 @@ def rewrite(
     only: Iterable[str] | None = None,
     exclude: Iterable[str] = (),
     nonlinearity: Literal["relu"] | None = None,
+    merge: Merges = False,
     measure: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Rewriting:
@@ -68,6 +77,10 @@ def rewrite(
         exclude: Names of layers that stay as they are.
         nonlinearity: ``relu`` puts a ReLU between the layers of stacks, lifted so that on the
             calibration samples it changes nothing: something for training to use.
+        merge: Whether layers that one layer replaces exactly are merged first
+            (:func:`convsmith.merge`), or the names of the rules to merge by. The budget is still
+            one of ``net``, the calibration too, and the plan, which says what is merged, is for
+            it; ``only`` and ``exclude`` name layers of the merged network.
         measure: Runtimes that both networks are timed in at the end, in turns: ``convsmith``,
             ``onnxruntime``, ...
         progress: Called during long steps.
@@ -101,45 +114,61 @@ def rewrite(
             + (f", not {' and '.join(given)}" if given else ""),
             remedy="such as macs=0.5",
         )
-    if nonlinearity not in (None, "relu"):
-        raise UsageError(f"there is no {nonlinearity!r} between layers", remedy="give 'relu'")
-    if nonlinearity is not None and (calibration is None or not calibration.samples):
-        raise UsageError(
-            "nonlinearity= needs calibration samples to see how far it must be lifted",
-            remedy="give calibration=convsmith.calibrate(net, batches)",
-        )
-    job = replace(Job.begin(net, calibration, progress), relu=nonlinearity is not None)
+    if plan is not None:
+        choosing = {"forms": forms is not None, "only": only is not None}
+        choosing |= {"exclude": tuple(exclude) != (), "merge": merge is not False}
+        told = [name for name, given in choosing.items() if given]
+        if told:
+            raise UsageError(
+                "the plan says which layers are merged and replaced, and by what",
+                place=" and ".join(told),
+                remedy="edit the plan, or give a budget",
+            )
+    forms = None if forms is None else tuple(forms)
+    if plan is None:
+        check_nonlinearity(nonlinearity, strategy, forms)
+    check_lift(nonlinearity, calibration)
+    task = Task.begin(
+        net,
+        calibration,
+        progress,
+        merge=merge,
+        merges=() if plan is None else plan.merges,
+        relu=nonlinearity is not None,
+    )
     with one_blas_thread():
         if plan is not None:
             if any(choice.form != KEEP for choice in plan.choices):
                 warn_without(calibration)
-            return timed(job.planned(plan, strategy), measure)
+            return timed(task.planned(plan, strategy), measure)
         shares: dict[Currency, float | None] = {"macs": macs, "params": params}
         for currency, share in shares.items():
-            total = getattr(job.before, currency)
-            if share is not None and budget_of(share, total, currency) >= total:
-                return timed(job.finish({}, {currency: share}), measure)
+            if share is not None and task.affords(share, currency):
+                return timed(task.kept({currency: share}), measure)
         warn_without(calibration)
-        table = table_of(
-            net,
-            calibration,
-            strategy=strategy,
-            forms=forms,
-            only=only,
-            exclude=exclude,
-            progress=progress,
-        )
+        table = task.table(strategy=strategy, forms=forms, only=only, exclude=exclude)
         if latency is not None:
-            made = job.timed(table, latency)
+            made = task.timed(table, latency)
             measure = tuple(dict.fromkeys(("convsmith", *measure)))
         elif max_loss is not None:
-            made = job.losing(table, max_loss)
+            made = task.losing(table, max_loss)
         for currency, share in shares.items():
             if share is not None:
-                total = getattr(job.before, currency)
-                chosen = table.within(currency, budget_of(share, total, currency), total)
-                made = job.finish(chosen, {currency: share}, table)
+                made = task.within(table, share, currency)
     return timed(made, measure)
+
+
+def check_lift(name: str | None, calibration: Calibration | None) -> None:
+    """Checks that there are samples to lift a nonlinearity by, where one is asked for.
+
+    Raises:
+        UsageError: If there are none.
+    """
+    if name is not None and (calibration is None or not calibration.samples):
+        raise UsageError(
+            "nonlinearity= needs calibration samples to see how far it must be lifted",
+            remedy="give calibration=convsmith.calibrate(net, batches)",
+        )
 
 
 def timed(made: Rewriting, runtimes: Iterable[str], *, tune: bool = True) -> Rewriting:

@@ -43,6 +43,10 @@ __all__ = ["Calibration", "calibrate", "check_weights"]
 
 Array = npt.NDArray[Any]
 
+LARGEST = 1e15
+"""Root mean square of a layer's windows up to which fits are made: far from where sums of squares
+overflow in float32."""
+
 SAMPLE_BYTES = 256 << 20
 """How many bytes of input samples are kept."""
 
@@ -72,9 +76,10 @@ class Calibration:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is wanting in the data, in sentences."""
+        found = _monotony(self.samples)
         short = [name for name, some in self.moments.items() if some.count < some.first.shape[1]]
         if not short:
-            return ()
+            return found
         worst = max(short, key=lambda n: self.moments[n].first.shape[1] / self.moments[n].count)
         some = self.moments[worst]
         note = (
@@ -82,7 +87,7 @@ class Calibration:
             f" numbers ({worst}: {some.count:,} windows of {some.first.shape[1]:,} numbers), so"
             " their statistics are regularized: more images would help"
         )
-        return (note,)
+        return (*found, note)
 
     def merge(self, other: Calibration) -> Calibration:
         """Adds another shard of the same network.
@@ -173,15 +178,15 @@ class Calibration:
 
 
 def check_weights(net: Graph, layers: Iterable[Node]) -> None:
-    """Checks that the weights of layers are numbers that a fit can use.
+    """Checks that the weights of layers are numbers that a fit can use; absent ones are passed by.
 
     Raises:
         DataError: If one is NaN or infinite; names the layer.
     """
     for node in layers:
         for name in node.parameters:
-            data = np.asarray(net.constants[name].data)
-            if not np.isfinite(data).all():
+            data = net.constants[name].data
+            if data is not None and data.dtype.kind in "fc" and not np.isfinite(data).all():
                 raise DataError(
                     f"its tensor {name!r} holds NaN or infinity",
                     place=node.name,
@@ -224,8 +229,8 @@ def calibrate(
         raise UsageError(f"positions={positions} leaves nothing to see", remedy="give at least 1")
     if isinstance(batches, np.ndarray | Mapping):
         raise UsageError("batches is one batch, not several", remedy="put it into a list: [batch]")
+    check_weights(net, net.nodes)
     layers = replaceable(net)
-    check_weights(net, layers)
     layers = [node for node in layers if bytes_of_moments(Site.of(net, node)) <= MOMENT_BYTES]
     by_input: dict[str, list[Node]] = {}
     for node in layers:
@@ -269,13 +274,48 @@ def _seen(node: Node, x: Array, positions: int, *, seed: int, first: int) -> Mom
         found = reduce(add, map(Moments.of, vectors(node, x, positions, seed=seed, first=first)))
     except ConvsmithError as error:
         raise error.at(node.name) from None
-    if not np.isfinite(np.trace(found.second, axis1=1, axis2=2)).all():
+    squares = np.trace(found.second, axis1=1, axis2=2)
+    if not np.isfinite(squares).all():
         raise DataError(
             "what reaches this layer holds NaN or infinity",
             place=node.name,
             remedy="check the weights before it, and how the images are normalized",
         )
+    if squares.max(initial=0) > LARGEST**2 * found.count:
+        raise DataError(
+            f"windows of this layer are as large as {np.sqrt(squares.max() / found.count):.0e},"
+            f" and above {LARGEST:.0e} sums of squares overflow",
+            place=node.name,
+            remedy="check the weights before it, and how the images are normalized",
+        )
     return found
+
+
+def _monotony(samples: Sequence[Mapping[str, Array]]) -> tuple[str, ...]:
+    """What is wrong with images that hardly differ; nothing as soon as one does."""
+    count = sum(map(images_in, samples))
+    if not count:
+        return ()
+    first = samples[0]
+    same = all(
+        sample.keys() == first.keys()
+        and all(a.shape[1:] == first[name].shape[1:] for name, a in sample.items())
+        and all((array == first[name][:1]).all() for name, array in sample.items())
+        for sample in samples
+    )
+    if same and count > 1:
+        return (f"all {count:,} images are alike, so the fits hold for little else",)
+    if all(_is_plain(array) for sample in samples for array in sample.values()):
+        return ("no image varies from pixel to pixel, so the fits hold for little else",)
+    return ()
+
+
+def _is_plain(images: Array) -> bool:
+    """Whether every channel of every image has one value everywhere."""
+    if images.ndim < 3:
+        return False
+    pixels = images.reshape(*images.shape[:2], -1)
+    return bool((pixels == pixels[..., :1]).all())
 
 
 def _bytes(sample: Mapping[str, Array]) -> int:

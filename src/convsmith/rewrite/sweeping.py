@@ -17,14 +17,15 @@ from convsmith.errors import BudgetError, UsageError
 from convsmith.graph import Graph
 from convsmith.parallel import one_blas_thread
 from convsmith.results import Progress, Result
+from convsmith.rewrite.asking import check_nonlinearity
 from convsmith.rewrite.forms import KEEP
-from convsmith.rewrite.job import Job, budget_of
 from convsmith.rewrite.measuring import Stopwatch, random_inputs
 from convsmith.rewrite.outcome import Rewriting
-from convsmith.rewrite.planning import StrategyName, Table, table_of
-from convsmith.rewrite.rewriting import warn_without, with_timings
+from convsmith.rewrite.planning import StrategyName, Table
+from convsmith.rewrite.rewriting import check_lift, warn_without, with_timings
 from convsmith.rewrite.scoring import MetricFunction, MetricName
 from convsmith.rewrite.statistics import Calibration
+from convsmith.rewrite.task import Merges, Task
 from convsmith.rewrite.verification import Verification
 from convsmith.rewrite.verifying import verify
 from convsmith.runtime.timing import Timing, networks
@@ -234,6 +235,8 @@ def sweep(
     forms: Iterable[str] | None = None,
     only: Iterable[str] | None = None,
     exclude: Iterable[str] = (),
+    nonlinearity: Literal["relu"] | None = None,
+    merge: Merges = False,
     batches: Iterable[Any] | None = None,
     metric: MetricName | MetricFunction | None = None,
     data: str = "",
@@ -254,6 +257,9 @@ def sweep(
         forms: Names of the forms to try.
         only: Names of the only layers that may be replaced.
         exclude: Names of layers that stay as they are.
+        nonlinearity: ``relu`` puts a ReLU between the layers of stacks; see
+            :func:`convsmith.rewrite`.
+        merge: Whether layers are merged first, or the names of the rules to merge by.
         batches: What to verify with, as in :func:`convsmith.verify`; by default the calibration
             samples. An iterator is read once and kept.
         metric: The task metric, as in :func:`convsmith.verify`.
@@ -281,23 +287,18 @@ def sweep(
         )
     if batches is not None and isinstance(batches, Iterator):
         batches = list(batches)
-    job = Job.begin(net, calibration, progress)
+    forms = None if forms is None else tuple(forms)
+    check_nonlinearity(nonlinearity, strategy, forms)
+    check_lift(nonlinearity, calibration)
+    task = Task.begin(net, calibration, progress, merge=merge, relu=nonlinearity is not None)
     with one_blas_thread():
         points = tuple(
             _verified(point, net, batches, metric, data, progress)
             for point in _points(
-                job,
+                task,
                 wanted,
                 currency,
-                lambda: table_of(
-                    net,
-                    calibration,
-                    strategy=strategy,
-                    forms=forms,
-                    only=only,
-                    exclude=exclude,
-                    progress=progress,
-                ),
+                lambda: task.table(strategy=strategy, forms=forms, only=only, exclude=exclude),
             )
         )
     if not any(point.rewriting for point in points):
@@ -307,11 +308,11 @@ def sweep(
     return Sweep(
         original=net,
         currency=currency,
-        before=job.before,
+        before=task.before,
         points=_with_frontier(points, currency),
         runtimes=tuple(dict.fromkeys(measure)),
         data="" if verified is None else _described(verified),
-        notes=_notes(job, points),
+        notes=_notes(task, points),
     )
 
 
@@ -321,26 +322,23 @@ def _described(found: Verification) -> str:
 
 
 def _points(
-    job: Job, budgets: Sequence[float], currency: SweepCurrency, make: Callable[[], Table]
+    task: Task, budgets: Sequence[float], currency: SweepCurrency, make: Callable[[], Table]
 ) -> Iterator[SweepPoint]:
     """The network of every budget, from one table."""
     table: Table | None = None
     watch = Stopwatch()
     for budget in budgets:
-        asked: dict[str, float] = {currency: budget}
-        whole = math.inf if currency == "latency" else getattr(job.before, currency)
-        if budget == 1 or budget_of(budget, whole, currency) >= whole < math.inf:
-            yield SweepPoint(budget=budget, rewriting=job.finish({}, asked))
+        if budget == 1 or (currency != "latency" and task.affords(budget, currency)):
+            yield SweepPoint(budget=budget, rewriting=task.kept({currency: budget}))
             continue
         if table is None:
-            warn_without(job.calibration)
+            warn_without(task.job.calibration)
             table = make()
         try:
             if currency == "latency":
-                made = job.timed(table, budget, watch)
+                made = task.timed(table, budget, watch)
             else:
-                chosen = table.within(currency, budget_of(budget, whole, currency), whole)
-                made = job.finish(chosen, asked, table)
+                made = task.within(table, budget, currency)
         except BudgetError as error:
             yield SweepPoint(budget=budget, refusal=error.fact)
             continue
@@ -431,8 +429,9 @@ def _with_frontier(
     return tuple(replace(p, frontier=best(p, q)) for p, q in zip(points, rated, strict=True))
 
 
-def _notes(job: Job, points: Sequence[SweepPoint]) -> tuple[str, ...]:
-    notes = [] if job.calibration is None else list(job.calibration.notes)
+def _notes(task: Task, points: Sequence[SweepPoint]) -> tuple[str, ...]:
+    notes = [*task.notes]
+    notes += [] if task.job.calibration is None else task.job.calibration.notes
     slow = [point for point in points if point.faster is False and _changed(point)]
     if slow:
         names = ", ".join(f"{point.budget:g}" for point in slow)

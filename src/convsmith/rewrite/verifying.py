@@ -80,11 +80,10 @@ def verify(
     """
     ends = _ends(original, rewritten)
     in_step = _in_step(original, rewritten)
-    replaced = {node.provenance.replaces for node in rewritten.nodes}
     layers = {
-        node.name: Difference(original, node.name)
-        for node in original.nodes
-        if in_step is not None and node.name in replaced
+        name: Difference(original, name)
+        for name, stand in ({} if in_step is None else in_step).items()
+        if not stand.same and any(node.provenance.replaces for node in stand.nodes)
     }
     outputs = {output.name: Difference(original, output.value) for output in original.outputs}
     scored = None if metric is None else score(metric)
@@ -200,15 +199,20 @@ class _Stand:
 
 
 def _in_step(original: Graph, rewritten: Graph) -> Mapping[str, _Stand] | None:
-    """What stands for every node of the original; ``None`` if the two are built differently."""
-    found: dict[str, list[Node]] = {node.name: [] for node in original.nodes}
+    """What stands for every node of the original; ``None`` if the two are built differently.
+
+    The last node that stands for a layer has its name; those before it say of what layer they
+    come, as the layer itself does where it was merged or stands for another one already.
+    """
+    origins = {node.name: _origin(node) for node in original.nodes}
+    found: dict[str, list[Node]] = {}
+    waiting: dict[str, list[Node]] = {}
     for node in rewritten.nodes:
-        replaces = node.provenance.replaces
-        name = replaces if replaces in found else node.name
-        if name not in found:
-            return None
-        found[name].append(node)
-    if any(not nodes or nodes[-1].name != name for name, nodes in found.items()):
+        origin = _origin(node)
+        waiting.setdefault(origin, []).append(node)
+        if origins.get(node.name) == origin:
+            found[node.name] = waiting.pop(origin)
+    if waiting or found.keys() != origins.keys():
         return None
     if any(o.value != r.value for o, r in zip(original.outputs, rewritten.outputs, strict=True)):
         return None
@@ -219,6 +223,11 @@ def _in_step(original: Graph, rewritten: Graph) -> Mapping[str, _Stand] | None:
         )
         for node in original.nodes
     }
+
+
+def _origin(node: Node) -> str:
+    """The layer of the first network that a node came from."""
+    return node.provenance.replaces or node.name
 
 
 def _same_constants(original: Graph, rewritten: Graph, node: Node) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from convsmith.analysis.analysis import analyze
 from convsmith.analysis.conventions import Account, account, count, find_convention, reason_text
 from convsmith.analysis.conventions.convention import Convention
+from convsmith.analysis.explaining.causes import cause
 from convsmith.analysis.explaining.costs import Costs, cost_formulas
 from convsmith.analysis.explaining.expression import (
     Expression,
@@ -88,7 +89,7 @@ class LayerExplanation:
         """A note in words."""
         rf, row = self.row.rf, self.row
         values = dict(note.values)
-        values.setdefault("reason", rf.reason or row.reason)
+        values["reason"] = cause(values.get("reason") or rf.reason or row.reason, lang)
         values.setdefault("r", _several(rf.size))
         values.setdefault("j", _several(rf.stride))
         values.setdefault("o", _several(rf.offset))

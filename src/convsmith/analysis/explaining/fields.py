@@ -70,8 +70,12 @@ def _lines(layer: Layer) -> Iterator[Line | Note]:
     if any(axis is None for axis in after.axes):
         yield Note(key="field-unknown", values=(("reason", after.reason),))
         return
-    if any(axis is not None and axis.is_constant for axis in after.axes):
-        yield Note(key="field-global" if after.is_global else "field-constant")
+    if all(axis is not None and axis.is_constant for axis in after.axes):
+        if after.status == "upper-bound":
+            yield Note(key="field-together")
+            yield Note(key="field-bound")
+        else:
+            yield Note(key="field-global" if all(after.everywhere) else "field-constant")
         return
     steps = _steps(layer)
     if steps is None:
@@ -80,7 +84,7 @@ def _lines(layer: Layer) -> Iterator[Line | Note]:
     else:
         yield from _written(steps, after)
     if after.is_global:
-        yield Note(key="field-gate")
+        yield Note(key="field-gate" if all(after.everywhere) else "field-gate-axis")
     if after.status == "upper-bound":
         yield Note(key="field-bound")
 

@@ -274,6 +274,14 @@ NOTES: _Both = MappingProxyType(
             "Besides, one path sees the whole input.",
             "此外还有一条路径能看到整个输入。",
         ),
+        "field-gate-axis": (
+            "Along one axis it sees all of the input.",
+            "它在某个轴上能看到整个输入。",
+        ),
+        "field-together": (
+            "No rule says what each position sees; all of them together see r = {r}, o = {o}.",
+            "没有规则说明每个位置看到什么；所有位置合起来看到 r = {r}，o = {o}。",
+        ),
         "field-bound": (
             "An upper bound: {reason}.",
             "这是上界：{reason}。",

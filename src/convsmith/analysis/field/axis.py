@@ -16,6 +16,7 @@ from typing import Generic, Self, TypeVar
 
 from convsmith.analysis.field.taps import LONGEST_PERIOD, Interval, Taps
 from convsmith.errors import UsageError
+from convsmith.graph.slots import filled_directly
 
 __all__ = ["Axis", "Periodic", "Support", "hull"]
 
@@ -171,6 +172,7 @@ class Periodic(Generic[_Seen]):
         return replace(self, phases=phases, step=step).shortest()
 
 
+@filled_directly
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis(Periodic[Interval]):
     """From where to where every position along one image axis sees.

@@ -14,6 +14,7 @@ from convsmith.analysis.field.positions import Positions
 from convsmith.analysis.field.propagation import State, Where, propagate
 from convsmith.errors import GraphError, UnsupportedOperatorError
 from convsmith.graph import Graph
+from convsmith.graph.slots import filled_directly
 
 __all__ = ["Field", "FieldStatus", "field_of", "fields", "image_input", "seen", "supports"]
 
@@ -22,6 +23,7 @@ _Form = TypeVar("_Form", bound=Where)
 FieldStatus = Literal["exact", "upper-bound", "global", "unknown"]
 
 
+@filled_directly
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
     """What one value sees of the input, per image axis.

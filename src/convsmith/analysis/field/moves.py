@@ -29,6 +29,7 @@ from typing import Literal
 from convsmith.analysis.field.taps import LONGEST_PERIOD, Phases, Taps
 from convsmith.graph.operators import Operator
 from convsmith.graph.shape import Shape, infer_shapes
+from convsmith.graph.slots import filled_directly
 
 __all__ = [
     "Move",
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 
+@filled_directly
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
     """What becomes of one axis of one input.

@@ -21,10 +21,11 @@ from convsmith.analysis.field.channels import (
     relabelled,
     side_by_side,
 )
+from convsmith.analysis.field.cutting import leaves_gaps, outermost
 from convsmith.analysis.field.meeting import meet
 from convsmith.analysis.field.moves import Move, Moves, Path, Row, moves
 from convsmith.analysis.field.states import Channels, Joined, State, Track, Where
-from convsmith.analysis.field.taps import LONGEST_PERIOD, Taps
+from convsmith.analysis.field.taps import Taps
 from convsmith.graph import Graph, Node, Shape
 from convsmith.graph.operators import (
     Activation,
@@ -114,7 +115,7 @@ def row_of(
     """
     shapes = graph.shapes
     known = tuple([shape for used in node.inputs if (shape := shapes[used]) is not None])
-    output = shapes[node.outputs[index] if index else node.name]
+    output = shapes[node.output(index)]
     if output is None or len(known) < len(node.inputs):
         return None
     row = moves(node.op, known, output, index)
@@ -146,6 +147,7 @@ class _Walk(Generic[_Where]):
         labelled: Whether to remember what every channel sees: some node takes a part of them.
         met: What two states are together, by their identities: in a densely connected network
             every layer joins what the one before it has joined already.
+        spent: How much work was done on rules of many phases.
     """
 
     graph: Graph
@@ -156,6 +158,7 @@ class _Walk(Generic[_Where]):
     met: dict[tuple[int, int, bool], tuple[State[_Where], State[_Where], State[_Where]]] = field(
         default_factory=dict
     )
+    spent: list[int] = field(default_factory=lambda: [0])
 
     def through(
         self, node: Node, parts: Sequence[State[_Where] | None], made: str, index: int
@@ -405,10 +408,10 @@ class _Walk(Generic[_Where]):
         if isinstance(where, Periodic):
             if move.partial:
                 return self._scattered(track, move.to, size, extent), False
-            if where.is_constant and not _leaves_gaps(move.taps):
+            if where.is_constant and not leaves_gaps(move.taps):
                 return replace(track, axis=move.to, where=where.fixed(), joined=None), False
-        axis, taps, spreads = _outermost(where, move, output)
-        looked = where.look(taps, size, output[axis])
+        axis, taps, spreads = outermost(where, move, output)
+        looked = where.look(taps, size, output[axis]) if self._affords(where, taps) else None
         if looked is None:
             return self._scattered(track, axis, size, extent), spreads
         after = Track(
@@ -419,6 +422,21 @@ class _Walk(Generic[_Where]):
             unbounded=track.unbounded,
         )
         return after, spreads
+
+    def _affords(self, where: _Where, taps: Taps) -> bool:
+        """Whether a look takes no more work than is left; if so, it is taken from that."""
+        if not isinstance(where, Periodic):
+            return True
+        period = len(where.phases)
+        phases = len(taps.phases) * (period // math.gcd(period, taps.step))
+        work = phases * min(len(taps.phases[0]), 2 * period) - 2  # a window over a plain rule: none
+        if work <= 0:
+            return True
+        self.spent[0] += work
+        if self.spent[0] <= _MOST_WORK:
+            return True
+        self.spent[0] -= work
+        return False
 
     def _union(
         self, node: Node, a: State[_Where], b: State[_Where], output: Shape
@@ -554,47 +572,5 @@ def _width(state: State[_Where]) -> float:
     return width
 
 
-def _leaves_gaps(taps: Taps) -> bool:
-    """Whether some outputs may look at nothing, so that a constant does not stay one."""
-    if len(taps.phases) == 1:
-        return not len(taps.phases[0])
-    return len(taps.phases) > LONGEST_PERIOD or not all(len(phase) for phase in taps.phases)
-
-
-def _outermost(where: Where, move: Move, output: Shape) -> tuple[int, Taps, bool]:
-    """Along which axis of the output a track goes on, with which taps.
-
-    Where an axis is cut, its positions stand along several axes of the output. The track follows
-    the outermost of those that make a difference and sees the union over the others.
-    """
-    assert move.taps is not None
-    assert move.to is not None
-    if not move.inner:
-        return move.to, move.taps, False
-    steps = ((move.to, move.taps.step), *move.inner)
-    if move.anchored:  # at a border all of them make a difference
-        matter = list(range(len(steps)))
-    else:
-        different = where.depends_on([step for _, step in steps])
-        matter = [i for i in different if output[steps[i][0]] > 1]
-    axis, step = steps[matter[0]] if matter else steps[0]
-    rest = [(output[other], s) for i in matter[1:] for other, s in (steps[i],)]
-    (base,) = move.taps.phases
-    if math.prod(count for count, _ in rest) > _MOST_TAPS:
-        low = sum((count - 1) * min(s, 0) for count, s in rest)
-        high = sum((count - 1) * max(s, 0) for count, s in rest)
-        positions: Sequence[int] = range(base[0] + low, base[-1] + high + 1)
-    else:
-        offsets = {0}
-        for count, s in rest:
-            offsets = {o + s * k for o in offsets for k in range(count)}
-        positions = sorted(tap + offset for tap in base for offset in offsets)
-    joined = Taps(phases=(positions,), step=step, beyond=move.taps.beyond)
-    if not rest:
-        return axis, joined, False
-    alone = where.look(replace(joined, phases=(base,)), math.prod(output), output[axis])
-    together = where.look(joined, math.prod(output), output[axis])
-    return axis, joined, alone != together
-
-
-_MOST_TAPS = 1 << 16
+_MOST_WORK = 1 << 21
+"""On all rules of a network together; what takes more becomes a bound."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convsmith.analysis.field.taps import Taps
+from convsmith.graph.slots import filled_directly
 
 __all__ = ["Channels", "Joined", "Labels", "State", "Track", "Where"]
 
@@ -57,6 +58,7 @@ class Where(Protocol):
 _Where = TypeVar("_Where", bound=Where)
 
 
+@filled_directly
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Track(Generic[_Where]):
     """One image axis, followed through the network.
@@ -108,6 +110,7 @@ class Joined(Generic[_Where]):
     size: int
 
 
+@filled_directly
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State(Generic[_Where]):
     """What is known about one value.

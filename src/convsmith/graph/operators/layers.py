@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from convsmith.graph.operators.base import Operator, Padding, Rounding, Same
+from convsmith.graph.slots import filled_directly
 
 __all__ = ["Conv", "DeformConv", "Einsum", "Linear", "LocalResponseNorm", "MatMul", "Norm"]
 
 
+@filled_directly
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conv(Operator):
     """A convolution (cross-correlation), 1-D to 3-D, grouped, dilated or transposed.
@@ -103,6 +105,7 @@ class Einsum(Operator):
     equation: str
 
 
+@filled_directly
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Norm(Operator):
     """Normalization, as at inference.

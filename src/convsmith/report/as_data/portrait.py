@@ -7,8 +7,8 @@ named by their places in it; rules of fields and lines of formulas are shared th
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable
-from typing import Any
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
@@ -20,7 +20,10 @@ from convsmith.report.as_text.explanation import steps
 from convsmith.report.drawings.png import png
 from convsmith.report.pages import typeset
 
-__all__ = ["embedded", "packed"]
+if TYPE_CHECKING:
+    from convsmith.rewrite import Plan
+
+__all__ = ["embedded", "merged", "packed"]
 
 
 class _Table:
@@ -54,6 +57,9 @@ def packed(result: Portrait) -> dict[str, Any]:
     """Returns what the page needs to know of a network, as JSON-ready data."""
     strings, lines, views = _Table(), _Table(), _Table()
     rows = result.analysis.rows
+    origins = {
+        name: place for place, name in enumerate(dict.fromkeys(filter(None, result.replaces)))
+    }
 
     def texts(values: Iterable[str]) -> list[int]:
         return [strings.place(wording.plain(value)) for value in values]
@@ -97,14 +103,17 @@ def packed(result: Portrait) -> dict[str, Any]:
             "stride": texts(typeset(wording.strides(row.rf)) for row in rows),
             "offset": texts(typeset(wording.offsets(row.rf)) for row in rows),
             "parent": list(result.modules.parents),
-            "replaces": texts(result.replaces),
+            "origin": [origins.get(name, -1) for name in result.replaces],
             "view": shown,
             "formulas": formulas,
         },
         "modules": [
-            [wording.plain(module.name), module.parent, int(module.is_stage)]
-            for module in result.modules.modules
+            [wording.plain(module.name), module.parent, int(module.is_stage), origin]
+            for module, origin in zip(
+                result.modules.modules, _box_origins(result, origins), strict=True
+            )
         ],
+        "origins": [_origin(name, result) for name in origins],
         "edges": [end for edge in result.edges for end in edge],
         "views": views.values,
         "lines": lines.values,
@@ -179,8 +188,59 @@ def _plan(result: Portrait) -> list[list[Any]]:
             round(choice.error**0.5, 6),
         ]
         for choice in result.plan.choices
-        if choice.layer in places
+        if choice.layer in places and not result.replaces[places[choice.layer]]
     ]
+
+
+def merged(plan: Plan | None) -> dict[str, tuple[str, ...]]:
+    """The layers of the original that were merged before anything was replaced, by the outcome.
+
+    >>> from convsmith.rewrite import Plan
+    >>> from convsmith.rewrite.merging import Merge
+    >>> costs = dict(macs_before=0, macs_after=0, params_before=0, params_after=0)
+    >>> steps = (Merge(kind="norm", layers=("a", "b"), into="a", **costs),
+    ...          Merge(kind="chain", layers=("a", "c"), into="c", **costs))
+    >>> merged(Plan(source="", budget={}, choices=(), merges=steps))
+    {'c': ('a', 'b', 'c')}
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for step in plan.merges if plan else ():
+        layers = [one for name in step.layers for one in found.pop(name, (name,))]
+        found[step.into] = tuple(dict.fromkeys(layers))
+    return found
+
+
+def _origin(name: str, result: Portrait) -> list[Any]:
+    """What stood there in the original: its name, its notation, and what was decided about it."""
+    groups = merged(result.plan)
+    into = next((into for into, layers in groups.items() if name in layers), name)
+    layers = groups.get(into, (name,))
+    texts = {row.name: row.text for row in (result.before.rows if result.before else ())}
+    choices = result.plan.choices if result.plan else ()
+    choice = next((choice for choice in choices if choice.layer in (into, name)), None)
+    decided: tuple[Any, ...] = ("", 0, 0, 0)
+    if choice is not None:
+        from convsmith.rewrite.forms import KEEP
+
+        form = "merging" if choice.form == KEEP else f"{choice.form} {choice.variant}".rstrip()
+        error = round(choice.error**0.5, 6)
+        decided = (form, choice.macs_before, choice.macs_after, error)
+    return [
+        wording.plain(" + ".join(layers)),
+        wording.plain(" > ".join(texts[layer] for layer in layers if layer in texts)),
+        *decided,
+    ]
+
+
+def _box_origins(result: Portrait, origins: Mapping[str, int]) -> list[int]:
+    """Per box, the layer of the original that everything in it stands for; -1: none."""
+    boxes = result.modules.modules
+    held: list[set[str]] = [set() for _ in boxes]
+    for replaced, box in zip(result.replaces, result.modules.parents, strict=True):
+        while box >= 0:
+            held[box].add(replaced)
+            box = boxes[box].parent
+    return [origins.get(next(iter(some)), -1) if len(some) == 1 else -1 for some in held]
 
 
 def _effective(found: EffectiveMap, result: Portrait) -> dict[str, Any]:

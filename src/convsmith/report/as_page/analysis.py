@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convsmith.analysis import Analysis, Row
 from convsmith.report import wording
-from convsmith.report.as_page.view import group_bars
+from convsmith.report.as_page.view import WORK, group_bars
 from convsmith.report.drawings.cost_map import HEIGHT, WIDTH, cost_map
 from convsmith.report.drawings.memory import memory_curve
 from convsmith.report.drawings.roofline import roofline
@@ -26,7 +26,10 @@ from convsmith.report.pages import (
 )
 from convsmith.report.rendering import html
 
-__all__ = ["ALIVE", "SHOWN_LAYERS", "alive_lines", "cards", "layer_bars", "module_bars"]
+if TYPE_CHECKING:
+    from convsmith.runtime.bench_results import Bench
+
+__all__ = ["layer_bars", "overview"]
 
 SHOWN_LAYERS = 20
 """How many bars are shown at once: those of the most expensive layers."""
@@ -40,12 +43,7 @@ _COLUMNS = (
     Heading(heading="sees", numeric=True),
     Heading(heading="stride", numeric=True),
     Heading(heading="offset", numeric=True),
-    Heading(heading="multiplications", numeric=True),
-    Heading(heading="additions", numeric=True),
-    Heading(heading="others", numeric=True, title="comparisons, divisions, exponentials, roots"),
-    Heading(heading="weights", numeric=True),
-    Heading(heading="reads", numeric=True),
-    Heading(heading="writes", numeric=True),
+    *WORK,
     Heading(heading="alive", numeric=True, title="bytes of all values alive while it runs"),
     Heading(heading="ops/byte", numeric=True, title="operations per byte that is moved"),
 )
@@ -66,22 +64,9 @@ def _(result: Analysis) -> str:
         "source": result.source,
         "inputs": sizes(result.inputs),
         "convention": result.convention,
-        "cards": cards(result),
-        "unsupported": result.unsupported,
+        "net": overview(result),
         "chart": bars[:SHOWN_LAYERS],
         "rest": bars[SHOWN_LAYERS:],
-        "modules": module_bars(result),
-        "treemap": cost_map(result),
-        "map_width": WIDTH,
-        "map_height": HEIGHT,
-        "roofline": roofline(result.rows),
-        "operators": group_bars(result.by_operator(), "flops"),
-        "memory": memory_curve(result.memory),
-        "peak": wording.binary(result.memory.peak_bytes),
-        "moment": result.memory.at,
-        "alive": alive_lines(result),
-        "more_alive": max(len(result.memory.alive) - SHOWN_LAYERS, 0),
-        "alive_columns": ALIVE,
         "fields": [
             {
                 "name": name,
@@ -99,7 +84,33 @@ def _(result: Analysis) -> str:
     return page("analysis.html", content)
 
 
-def alive_lines(result: Analysis) -> list[Line]:
+def overview(result: Analysis, bench: Bench | None = None) -> dict[str, Any]:
+    """What pages show of a network as a whole: totals, shares, memory over time, roofline.
+
+    Args:
+        result: The network's analysis.
+        bench: Times of its convolutions, for the roof.
+    """
+    memory = result.memory
+    return {
+        "cards": _cards(result),
+        "unsupported": result.unsupported,
+        "modules": _module_bars(result),
+        "operators": group_bars(result.by_operator(), "flops"),
+        "treemap": cost_map(result),
+        "map_width": WIDTH,
+        "map_height": HEIGHT,
+        "memory": memory_curve(memory),
+        "peak": wording.binary(memory.peak_bytes),
+        "moment": memory.at,
+        "alive": _alive_lines(result),
+        "more_alive": max(len(memory.alive) - SHOWN_LAYERS, 0),
+        "alive_columns": ALIVE,
+        "roofline": roofline(result.rows, bench),
+    }
+
+
+def _alive_lines(result: Analysis) -> list[Line]:
     """What is alive at the peak, largest first."""
     return [
         Line(
@@ -113,7 +124,7 @@ def alive_lines(result: Analysis) -> list[Line]:
     ]
 
 
-def cards(result: Analysis) -> list[Card]:
+def _cards(result: Analysis) -> list[Card]:
     """The totals."""
     total = result.total
     return [
@@ -156,7 +167,7 @@ def layer_bars(result: Analysis) -> list[Bar]:
     ]
 
 
-def module_bars(result: Analysis) -> list[Bar]:
+def _module_bars(result: Analysis) -> list[Bar]:
     """The outermost modules; none if they are the layers themselves, or only one."""
     view = result.by_module(1)
     if len(view.groups) in (1, len(result.rows)):

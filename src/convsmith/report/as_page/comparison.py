@@ -186,7 +186,7 @@ def _network_cards(result: Comparison) -> list[Card]:
 
 def _network_columns(result: Comparison) -> tuple[Heading, ...]:
     named = (Heading(heading=row.form, numeric=True, title=row.text) for row in result.rows)
-    return (Heading(heading=""), *named)
+    return (Heading(heading="quantity"), *named)
 
 
 def _network_lines(result: Comparison) -> list[Line]:

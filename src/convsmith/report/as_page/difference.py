@@ -22,7 +22,7 @@ from convsmith.report.rendering import html
 __all__ = ["difference_data", "difference_text"]
 
 _SUMS = (
-    Heading(heading=""),
+    Heading(heading="quantity"),
     Heading(heading="old", numeric=True),
     Heading(heading="new", numeric=True),
     Heading(heading="change", numeric=True),

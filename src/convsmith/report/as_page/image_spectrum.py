@@ -37,7 +37,11 @@ def _(result: ImageSpectrum) -> str:
         "lead": heading(result),
         "cards": [
             Card(value="×".join(map(str, before.power.shape)), label="pixels"),
-            *([] if before.slope is None else [Card(value=f"{before.slope:.2f}", label="slope")]),
+            *(
+                []
+                if before.slope is None
+                else [Card(value=typeset(f"{before.slope:.2f}"), label="slope")]
+            ),
             *([Card(value=result.kernel.label, label="filter")] if result.kernel else []),
         ],
         "pairs": pairs,
@@ -51,8 +55,8 @@ def _(result: ImageSpectrum) -> str:
         "rows": [_line(cells(part)) for part in parts(result)],
         "steps": [_line(step) for step in steps(result)],
         "step_columns": [
-            Heading(heading=name, numeric=True)
-            for name in ("frequency", "before", "after", "change")
+            Heading(heading=name, numeric=i > 0)
+            for i, name in enumerate(("frequency", "before", "after", "change"))
         ],
         "decibels": DECIBELS,
         "note": NOTE,

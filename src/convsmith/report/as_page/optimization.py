@@ -9,12 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from convsmith.optimization import Optimization
+from convsmith.optimization import Optimization, Prediction
+from convsmith.portrait import portrait
 from convsmith.report import measures, wording
+from convsmith.report.as_page.changes import changes
+from convsmith.report.as_page.portrait import SCRIPTS, STYLES
+from convsmith.report.as_page.portrait import content as portrait_content
 from convsmith.report.as_page.sweep import sweep_section
 from convsmith.report.drawings.pictures import amplification, comparison
+from convsmith.report.drawings.png import picture_uri
 from convsmith.report.drawings.shapes import drawing
-from convsmith.report.measures import LayerChange
 from convsmith.report.pages import (
     Bar,
     Card,
@@ -22,8 +26,8 @@ from convsmith.report.pages import (
     Heading,
     Line,
     file_name,
-    number,
     page,
+    sentence,
     sizes,
     typeset,
 )
@@ -37,28 +41,20 @@ SHOWN_RUNS = 200
 
 _KINDS = {True: "good", False: "bad", None: ""}
 
-_COLUMNS = (
-    Heading(heading="layer"),
-    Heading(heading="form"),
-    Heading(heading="what stands for it"),
-    Heading(heading="MACs before", numeric=True, title="multiply-accumulates"),
-    Heading(heading="after", numeric=True),
-    Heading(heading="ratio", numeric=True),
-    Heading(heading="error", numeric=True),
-)
-
 
 @html.register
 def _(result: Optimization) -> str:
     """Renders the page."""
     packages = ("onnxruntime",) if result.timings else ()
-    return page("optimization.html", content(result), packages=packages)
+    return page(
+        "optimization.html", content(result), packages=packages, scripts=SCRIPTS, styles=STYLES
+    )
 
 
 def content(result: Optimization) -> Mapping[str, Any]:
     """What the page shows."""
     found = result.verification
-    lines = measures.layers(result.rewriting.plan, found.layers)
+    plan = result.rewriting.plan
     factor = amplification(result.pictures)
     images = f"{found.images} image{'s' if found.images != 1 else ''}"
     return {
@@ -66,17 +62,16 @@ def content(result: Optimization) -> Mapping[str, Any]:
         "source": result.source,
         "summary": typeset(measures.headline(result)),
         "inputs": sizes(result.before.inputs),
-        "budget": measures.budget(result.rewriting.plan),
+        "budget": measures.budget(plan),
         "cards": _cards(result),
-        "notes": result.notes,
+        "notes": tuple(map(sentence, result.notes)),
         "pictures": [comparison(picture, factor) for picture in result.pictures],
-        "chart": _chart(lines),
-        "columns": _columns(lines),
-        "rows": [_line(line, _is_timed(lines)) for line in lines],
-        "total": _total(lines),
-        "advice": measures.advice(result.rewriting.plan),
+        "changes": changes(measures.layers(plan, found.layers), plan, result.before),
+        "advice": measures.advice(plan),
         "verified_on": f"{images} ({found.data})" if found.data else images,
-        "sweep": None if result.sweep is None else sweep_section(result.sweep),
+        "sweep": None
+        if result.sweep is None
+        else sweep_section(result.sweep, next(iter(plan.budget.values()), None)),
         "losses": _losses(result),
         "field_kept": found.field_kept,
         "fields": _fields(result),
@@ -96,6 +91,16 @@ def content(result: Optimization) -> Mapping[str, Any]:
         "proof": typeset(measures.proof_sentence(result)),
         "files": result.files,
         "command": shlex.join(result.command),
+        "digests": tuple(result.digests.items()),
+        "net": portrait_content(
+            portrait(
+                result.rewriting.net,
+                before=result.before,
+                plan=plan,
+                picture=result.photograph,
+            )
+        ),
+        "predictions": [_prediction(each) for each in result.predictions],
     }
 
 
@@ -163,75 +168,22 @@ def _cards(result: Optimization) -> list[Card]:
     return cards
 
 
-def _chart(lines: tuple[LayerChange, ...]) -> list[Bar]:
-    largest = max((max(line.before, line.after) for line in lines), default=0) or 1
-    return [
-        Bar(
-            name=line.name,
-            before=round(100 * line.before / largest, 3),
-            after=round(100 * line.after / largest, 3),
-            text=f"{wording.short(line.before)}, kept"
-            if line.kept
-            else f"{wording.short(line.before)} → {wording.short(line.after)}",
-        )
-        for line in lines
-    ]
-
-
-def _is_timed(lines: tuple[LayerChange, ...]) -> bool:
-    return any(line.times for line in lines)
-
-
-def _columns(lines: tuple[LayerChange, ...]) -> tuple[Heading, ...]:
-    if not _is_timed(lines):
-        return _COLUMNS
-    times = (
-        Heading(heading="ms", numeric=True, title="milliseconds in convsmith, the layer alone"),
-        Heading(heading="after", numeric=True),
-    )
-    return (*_COLUMNS[:-1], *times, _COLUMNS[-1])
-
-
-def _line(line: LayerChange, timed: bool) -> Line:
-    ratio = line.before / line.after if line.after else 0.0
-    error = line.fit if line.error is None else line.error
-    times = [
-        number(measures.milliseconds(value) if line.times else "", value)
-        for value in line.times or (0.0, 0.0)
-    ]
-    return Line(
-        cells=(
-            Cell(text=line.name),
-            Cell(text=line.form),
-            Cell(text=line.text, kind="notation"),
-            number(wording.exact(line.before), line.before),
-            number(wording.exact(line.after), line.after),
-            number(typeset(line.ratio), ratio),
-            *(times if timed else ()),
-            number("" if line.kept else measures.percent(error), error),
-        ),
-        kind="kept" if line.kept else "",
-    )
-
-
-def _total(lines: tuple[LayerChange, ...]) -> Line:
-    before, after = sum(line.before for line in lines), sum(line.after for line in lines)
-    times = [
-        number(measures.milliseconds(sum(line.times[side] for line in lines if line.times)), 0)
-        for side in (0, 1)
-    ]
-    return Line(
-        cells=(
-            Cell(text="these layers"),
-            Cell(text=""),
-            Cell(text=""),
-            number(wording.exact(before), before),
-            number(wording.exact(after), after),
-            number(f"{before / after:.2f}×" if after else "", 0),
-            *(times if _is_timed(lines) else ()),
-            Cell(text=""),
-        )
-    )
+def _prediction(found: Prediction) -> Mapping[str, Any]:
+    """What both networks take one image for."""
+    return {
+        "name": found.name,
+        "wanted": found.wanted,
+        "picture": None if found.picture is None else picture_uri(found.picture.pixels),
+        "bars": [
+            Bar(
+                name=name,
+                before=round(100 * before, 3),
+                after=round(100 * after, 3),
+                text=f"{100 * before:.1f} → {100 * after:.1f} %",
+            )
+            for name, before, after in zip(found.classes, found.before, found.after, strict=True)
+        ],
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

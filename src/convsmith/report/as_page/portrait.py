@@ -7,29 +7,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from convsmith.portrait import Portrait
-from convsmith.report import wording
 from convsmith.report.as_data.portrait import embedded, packed
-from convsmith.report.as_page.analysis import (
-    ALIVE,
-    SHOWN_LAYERS,
-    alive_lines,
-    cards,
-    layer_bars,
-    module_bars,
-)
+from convsmith.report.as_page.analysis import layer_bars, overview
 from convsmith.report.as_page.explanation import typeset_formula
-from convsmith.report.as_page.view import group_bars
-from convsmith.report.drawings.cost_map import HEIGHT, WIDTH, cost_map
-from convsmith.report.drawings.memory import memory_curve
 from convsmith.report.drawings.png import picture_uri
-from convsmith.report.drawings.roofline import roofline
 from convsmith.report.pages import file_name, page, sizes, typeset
 from convsmith.report.rendering import html
 
 if TYPE_CHECKING:
+    from convsmith.analysis import Analysis
     from convsmith.rewrite import Plan
 
-__all__ = ["SCRIPTS"]
+__all__ = ["SCRIPTS", "STYLES", "content"]
 
 SCRIPTS = (
     "data.js",
@@ -44,54 +33,53 @@ SCRIPTS = (
     "keys.js",
 )
 
+STYLES = ("portrait.css",)
+
 _SHOWN_BARS = 12
 
 
 @html.register
 def _(result: Portrait) -> str:
     """Renders the page."""
-    analysis = result.analysis
-    content: dict[str, Any] = {
+    shown: dict[str, Any] = {
         "name": file_name(result.source) or "network",
         "source": result.source,
-        "inputs": sizes(analysis.inputs),
+        "inputs": sizes(result.analysis.inputs),
+        "digest": result.digest,
+        "digested": result.digested,
+        "command": shlex.join(result.command),
+        "rewrite": None
+        if result.plan is None
+        else _rewrite(result.plan, result.before or result.analysis),
+        "is_rewritten": result.before is not None,
+        "net": content(result),
+    }
+    return page("portrait.html", shown, scripts=SCRIPTS, styles=STYLES)
+
+
+def content(result: Portrait) -> Mapping[str, Any]:
+    """What the parts of a page show that are about one network, and what scripts draw from."""
+    analysis = result.analysis
+    return {
+        **overview(analysis, result.bench),
         "layer_count": len(analysis.rows),
         "module_count": sum(not module.is_stage for module in result.modules.modules),
-        "cards": cards(analysis),
-        "unsupported": analysis.unsupported,
         "chart": layer_bars(analysis)[:_SHOWN_BARS],
         "counted": sum(1 for row in analysis.rows if row.macs),
-        "modules": module_bars(analysis),
-        "operators": group_bars(analysis.by_operator(), "flops"),
-        "treemap": cost_map(analysis),
-        "map_width": WIDTH,
-        "map_height": HEIGHT,
-        "memory": memory_curve(analysis.memory),
-        "peak": wording.binary(analysis.memory.peak_bytes),
-        "moment": analysis.memory.at,
-        "alive": alive_lines(analysis),
-        "more_alive": max(len(analysis.memory.alive) - SHOWN_LAYERS, 0),
-        "alive_columns": ALIVE,
-        "roofline": roofline(analysis.rows, result.bench),
         "seen": result.input,
         "picture": None if result.picture is None else picture_uri(result.picture.pixels),
         "picture_name": "" if result.picture is None else result.picture.name,
         "picture_cropped": result.picture is not None and result.picture.cropped,
         "bench": None if result.bench is None else _bench(result),
-        "rewrite": None if result.plan is None else _rewrite(result.plan),
         "legend": [(typeset_formula(name), stands) for name, stands in result.explanation.legend()],
-        "digest": result.digest,
-        "digested": result.digested,
-        "command": shlex.join(result.command),
         "data": embedded(packed(result)),
     }
-    return page("portrait.html", content, scripts=SCRIPTS, styles=("portrait.css",))
 
 
-def _rewrite(plan: Plan) -> Mapping[str, Any]:
-    from convsmith.report.as_page.plan_section import plan_section
+def _rewrite(plan: Plan, original: Analysis) -> Mapping[str, Any]:
+    from convsmith.report.as_page.changes import plan_section
 
-    return plan_section(plan)
+    return plan_section(plan, original)
 
 
 def _bench(result: Portrait) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from convsmith.report import measures, wording
 from convsmith.report.as_text.sweep import SweepRow, engines, lead, quality_name, rows
 from convsmith.report.drawings.pareto import Front, Point, pareto
-from convsmith.report.pages import Cell, Heading, Line, file_name, number, page, typeset
+from convsmith.report.pages import Cell, Heading, Line, file_name, number, page, sentence, typeset
 from convsmith.report.rendering import html
 from convsmith.rewrite import Sweep
 from convsmith.rewrite.sweeping import cost_of, quality_of
@@ -28,18 +28,23 @@ def _(result: Sweep) -> str:
     return page("sweep.html", content, packages=packages)
 
 
-def sweep_section(result: Sweep) -> Mapping[str, Any]:
-    """What the section shows."""
+def sweep_section(result: Sweep, chosen: float | None = None) -> Mapping[str, Any]:
+    """What the section shows.
+
+    Args:
+        result: The sweep.
+        chosen: The budget that the page is about.
+    """
     return {
-        "lead": typeset(lead(result)),
-        "front": _front(result),
+        "lead": sentence(typeset(lead(result))),
+        "front": _front(result, chosen),
         "columns": _columns(result),
         "rows": [_line(row) for row in rows(result)],
         "notes": result.notes,
     }
 
 
-def _front(result: Sweep) -> Front | None:
+def _front(result: Sweep, chosen: float | None) -> Front | None:
     """The networks by what they cost and how good they are."""
     points: list[Point] = []
     sign = -1.0 if _less_is_better(result) else 1.0
@@ -49,12 +54,16 @@ def _front(result: Sweep) -> Front | None:
             continue
         if not points:
             own = sign * quality[0]
-            points.append(Point(name="original", cost=100, quality=own, kind="original"))
+            points.append(
+                Point(name="original", cost=100, quality=own, kind="original", text="original")
+            )
         points.append(
             Point(
                 name=measures.asked(result.currency, point.budget),
                 cost=100 * cost_of(point, result.currency),
                 quality=sign * quality[1],
+                kind="chosen" if point.budget == chosen else "",
+                text=f"{100 * point.budget:.4g} %" if point.budget <= 1 else f"{point.budget:,.6g}",
                 detail="not faster than the original" if point.faster is False else "",
             )
         )
@@ -99,7 +108,7 @@ def _columns(result: Sweep) -> tuple[Heading, ...]:
         *times,
         Heading(heading=quality_name(result) or "loss", numeric=True),
         Heading(heading="change", numeric=True),
-        Heading(heading="", title="best: none costs as little and loses as little"),
+        Heading(heading="remark", title="best: none costs as little and loses as little"),
     )
 
 

@@ -12,7 +12,17 @@ from convsmith.report.as_text.view import MEASURE_NAMES, shown_measure
 from convsmith.report.pages import Bar, Card, Cell, Heading, Line, file_name, number, page
 from convsmith.report.rendering import html
 
-__all__ = ["group_bars", "view_data", "view_text"]
+__all__ = ["WORK", "group_bars", "view_data", "view_text"]
+
+WORK = (
+    Heading(heading="multiplications", numeric=True),
+    Heading(heading="additions", numeric=True),
+    Heading(heading="others", numeric=True, title="comparisons, divisions, exponentials, roots"),
+    Heading(heading="weights", numeric=True),
+    Heading(heading="reads", numeric=True),
+    Heading(heading="writes", numeric=True),
+)
+"""Headings of what is computed and moved."""
 
 _COLUMNS = (
     Heading(heading="layers", numeric=True),
@@ -21,12 +31,7 @@ _COLUMNS = (
     Heading(heading="of MACs", numeric=True),
     Heading(heading="operations", numeric=True),
     Heading(heading="of operations", numeric=True),
-    Heading(heading="multiplications", numeric=True),
-    Heading(heading="additions", numeric=True),
-    Heading(heading="others", numeric=True, title="comparisons, divisions, exponentials, roots"),
-    Heading(heading="weights", numeric=True),
-    Heading(heading="reads", numeric=True),
-    Heading(heading="writes", numeric=True),
+    *WORK,
     Heading(heading="ops/byte", numeric=True, title="operations per byte that is moved"),
 )
 

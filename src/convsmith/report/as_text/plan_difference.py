@@ -53,9 +53,11 @@ def _sentences(result: PlanDifference) -> list[str]:
         f"multiply-accumulates of these layers: {wording.exact(old)} -> {wording.exact(new)}"
         f" ({wording.change(old, new)})"
     )
+    only = [len(merges) for merges in result.merges]
     counts = [(len(result.changes), "changed"), (len(result.refitted), "fitted anew")]
     told = ", ".join(f"{count} {what}" for count, what in [*counts, (result.same, "the same")])
-    return [asked, macs, f"layers: {told}"]
+    merged = f"merged first by one plan only: {only[0]} by the old, {only[1]} by the new one"
+    return [asked, macs, f"layers: {told}", *([merged] if any(only) else [])]
 
 
 def _rows(result: PlanDifference) -> list[tuple[str, str, str, str, str, str]]:

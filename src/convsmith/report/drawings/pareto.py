@@ -11,6 +11,9 @@ __all__ = ["Front", "Mark", "Point", "pareto"]
 _WIDTH, _HEIGHT = 640.0, 300.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 16.0, 14.0, 44.0
 
+_MOST_TEXTS = 12
+"""Of more points than that, words would lie over one another."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
@@ -22,6 +25,7 @@ class Point:
         quality: What it is worth, or what it loses.
         kind: ``original``, ``chosen``, or nothing.
         detail: What else is worth saying.
+        text: What stands beside it in the picture.
     """
 
     name: str
@@ -29,6 +33,7 @@ class Point:
     quality: float
     kind: str = ""
     detail: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +45,7 @@ class Mark:
     kind: str
     best: bool
     label: str
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +115,7 @@ def pareto(
                 best=index in best,
                 label=f"{point.name}: {cost} {point.cost:.4g}, {quality} {point.quality:.4g}"
                 + (f"; {point.detail}" if point.detail else ""),
+                text=point.text if len(points) <= _MOST_TEXTS else "",
             )
             for index, point in enumerate(points)
         ),

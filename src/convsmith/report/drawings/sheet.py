@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -35,8 +36,23 @@ _INSIDE = 4  # between the pictures of a tile
 _LINE = 15  # of text
 _FONT = 12
 _TYPE = f'font-family="sans-serif" font-size="{_FONT}"'
-_INK, _QUIET, _RULE, _PAPER = "#1b1b1f", "#5c5c66", "#c9c9d1", "#ffffff"
-_SERIES = ("#2a6fdb", "#c2570c")
+_INK, _QUIET, _PAPER = "#1b1b1f", "#5c5c66", "#ffffff"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Colors:
+    """Of a chart: its words, its lines, its curves."""
+
+    quiet: str
+    rule: str
+    series: tuple[str, ...]
+
+
+_PRINTED = _Colors(quiet=_QUIET, rule="#c9c9d1", series=("#2a6fdb", "#c2570c"))
+_IN_A_PAGE = _Colors(
+    quiet="var(--quiet)", rule="var(--line)", series=("var(--quiet)", "var(--after)")
+)
+"""Those of the page, light or dark."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -177,26 +193,28 @@ def sheet_svg(sheet: Sheet) -> str:
         for one in placed
     ]
     if sheet.chart is not None:
-        parts.append(f'<g transform="translate({_MARGIN} {top})">{_chart_parts(sheet.chart)}</g>')
+        parts.append(
+            f'<g transform="translate({_MARGIN} {top})">{_chart_parts(sheet.chart, _PRINTED)}</g>'
+        )
     parts += [_text_svg(text) for text in texts]
     return "\n".join([*parts, "</svg>", ""])
 
 
 def chart_svg(chart: Chart) -> str:
-    """Returns a chart alone as an ``svg`` element, for a page."""
+    """Returns a chart alone as an ``svg`` element, in the colors of the page around it."""
     width = _CHART[0] + _AROUND[0] + _AROUND[2]
     height = _CHART[1] + _AROUND[1] + _AROUND[3]
     names = quoteattr(", ".join(wording.plain(curve.name) for curve in chart.curves))
     return (
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label={names}'
-        f' {_TYPE}><rect width="100%" height="100%" fill="{_PAPER}"/>{_chart_parts(chart)}</svg>'
+        f'<svg class="profile" viewBox="0 0 {width} {height}" width="{width}" role="img"'
+        f" aria-label={names} {_TYPE}>{_chart_parts(chart, _IN_A_PAGE)}</svg>"
     )
 
 
-def _chart_parts(chart: Chart) -> str:
-    lines, curves, texts = _drawn(chart)
+def _chart_parts(chart: Chart, colors: _Colors) -> str:
+    lines, curves, texts = _drawn(chart, colors)
     parts = [
-        f'<line x1="{a:.1f}" y1="{b:.1f}" x2="{c:.1f}" y2="{d:.1f}" stroke="{_RULE}"/>'
+        f'<line x1="{a:.1f}" y1="{b:.1f}" x2="{c:.1f}" y2="{d:.1f}" stroke="{colors.rule}"/>'
         for a, b, c, d in lines
     ]
     for color, points in curves:
@@ -214,7 +232,7 @@ _Line = tuple[float, float, float, float]
 
 
 def _drawn(
-    chart: Chart,
+    chart: Chart, colors: _Colors
 ) -> tuple[list[_Line], list[tuple[str, list[tuple[float, float]]]], list[_Text]]:
     """Lines, curves and words of a chart whose corner is at 0, 0."""
     wide, high = _CHART
@@ -224,23 +242,27 @@ def _drawn(
         return left + x * wide, top + (1 - y) * high
 
     lines: list[_Line] = [(*place(0, 0), *place(1, 0)), (*place(0, 0), *place(0, 1))]
-    texts = [_Text(x=left + wide, y=top + high + 32, text=chart.across, anchor="end", color=_QUIET)]
-    texts.append(_Text(x=left, y=top - 8, text=chart.upward, color=_QUIET))
+    texts = [
+        _Text(x=left + wide, y=top + high + 32, text=chart.across, anchor="end", color=colors.quiet)
+    ]
+    texts.append(_Text(x=left, y=top - 8, text=chart.upward, color=colors.quiet))
     for at, words in chart.marks_across:
         x, y = place(at, 0)
         lines.append((x, y, x, y + 4))
-        texts.append(_Text(x=x, y=y + 17, text=words, anchor="middle", color=_QUIET))
+        texts.append(_Text(x=x, y=y + 17, text=words, anchor="middle", color=colors.quiet))
     for at, words in chart.marks_upward:
         x, y = place(0, at)
         lines.append((x, y, *place(1, at)))
-        texts.append(_Text(x=x - 6, y=y + 4, text=words, anchor="end", color=_QUIET))
-    curves = []
-    for index, curve in enumerate(chart.curves):
-        color = _SERIES[index % len(_SERIES)]
-        curves.append((color, [place(x, y) for x, y in curve.points]))
+        texts.append(_Text(x=x - 6, y=y + 4, text=words, anchor="end", color=colors.quiet))
+    curves = [
+        (color, [place(x, y) for x, y in curve.points])
+        for curve, color in zip(chart.curves, cycle(colors.series), strict=False)
+    ]
+    right = float(left + wide)
+    for curve, (color, _) in reversed(list(zip(chart.curves, curves, strict=True))):
         words = wording.shorten(wording.plain(curve.name), 24)
-        y = top + 10 + 16 * index
-        texts.append(_Text(x=left + wide - 6, y=y, text=words, anchor="end", color=color))
+        texts.append(_Text(x=right, y=top - 8, text=words, anchor="end", color=color))
+        right -= 7 * len(words) + _GAP
     return lines, curves, texts
 
 
@@ -255,9 +277,9 @@ def sheet_png(sheet: Sheet) -> bytes:
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(_FONT)
     if sheet.chart is not None:
-        lines, curves, words = _drawn(sheet.chart)
+        lines, curves, words = _drawn(sheet.chart, _PRINTED)
         for a, b, c, d in lines:
-            draw.line((a + _MARGIN, b + top, c + _MARGIN, d + top), fill=_RULE)
+            draw.line((a + _MARGIN, b + top, c + _MARGIN, d + top), fill=_PRINTED.rule)
         for color, points in curves:
             draw.line([(x + _MARGIN, y + top) for x, y in points], fill=color, width=2)
         _write(draw, font, words, _MARGIN, top)

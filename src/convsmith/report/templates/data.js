@@ -93,4 +93,7 @@ const kinds = [
 ];
 const kindOf = new Map(kinds.flatMap(([kind, , operators]) => operators.map((operator) => [operator, kind])));
 const kind = (layer) => kindOf.get(said("op", layer)) ?? "other";
+// What a layer stands for after a rewrite: a layer of the original, or nothing.
+const originOf = (place) => place < 0 ? null : (([name, text, form, before, after, error]) => ({ name, text, form, before, after, error }))(portrait.origins[place]);
+const isRewritten = portrait.origins.length > 0;
 const isSmall = (layer) => ["norm", "act", "other"].includes(kind(layer));

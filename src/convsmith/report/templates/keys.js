@@ -4,6 +4,7 @@
   const button = find("help-button");
   button.hidden = false;
   button.addEventListener("click", () => help.showModal());
+  find("help-close").addEventListener("click", () => help.close());
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, dialog")) return;
     if (event.key === "?") help.showModal();

@@ -39,12 +39,17 @@
       ...pair("used by", ...links(users[layer])),
     ];
     if (said("reason", layer)) facts.push(...pair(unknown ? "not counted" : "free", said("reason", layer)));
-    if (said("replaces", layer)) facts.push(...pair("stands for", said("replaces", layer), html("small", {}, " of the original network")));
+    const origin = originOf(layers.origin[layer]);
+    if (origin) {
+      const change = origin.before ? `, ${short(origin.before)} → ${short(origin.after)} MACs, error as fitted ${(100 * origin.error).toPrecision(2)} %` : "";
+      facts.push(...pair("stands for", `${origin.name} of the original network`, origin.text ? ": " : null, html("span", { class: "notation" }, origin.text),
+        origin.form ? html("small", {}, ` by ${origin.form}${change}`) : null));
+    }
     const change = changes.get(layer);
     if (change) {
       const [form, text, before, after, error] = change;
       facts.push(...pair("rewrite", form === "keep" ? "kept as it is" : `${form}: `, form === "keep" ? null : html("span", { class: "notation" }, text),
-        form === "keep" ? null : html("small", {}, ` ${short(before)} → ${short(after)} MACs, error ${(100 * error).toPrecision(2)} %`)));
+        form === "keep" ? null : html("small", {}, ` ${short(before)} → ${short(after)} MACs, error as fitted ${(100 * error).toPrecision(2)} %`)));
     }
     const [title, lines, notes] = layers.formulas[layer];
     const formulas = [];

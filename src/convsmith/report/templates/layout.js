@@ -9,8 +9,8 @@ const layout = {
 // Items: layers, inputs and outputs of the network, and boxes. Links belong to the box in which they are drawn.
 function makeItems() {
   const root = { kind: "box", box: -1, parent: null, children: [], links: new Map(), ins: new Set(), outs: new Set(), open: true, depth: 0, layers: count };
-  const boxes = portrait.modules.map(([name, , stage], box) => (
-    { kind: "box", box, name, stage, parent: null, children: [], links: new Map(), ins: new Set(), outs: new Set(), open: false, layers: 0, macs: 0 }));
+  const boxes = portrait.modules.map(([name, , stage, origin], box) => (
+    { kind: "box", box, name, stage, origin: originOf(origin), parent: null, children: [], links: new Map(), ins: new Set(), outs: new Set(), open: false, layers: 0, macs: 0 }));
   const inBox = (item, parent) => {
     item.parent = parent;
     item.depth = parent.depth + 1;

@@ -26,8 +26,12 @@ const network = { ...makeItems(), scale: 1, matches: new Set(), drawnFor: "" };
   // The name of a layer or module without that of the module around it.
   const label = (item) => {
     const name = title(item);
+    if (item.origin) return `${inner(item, item.origin.name)}${item.origin.text ? `: ${item.origin.text}` : ""}`;
+    return inner(item, name);
+  };
+  const inner = (item, name) => {
     for (let box = item.parent; box && box.parent; box = box.parent) {
-      if (!box.stage && name.startsWith(`${box.name}.`)) return name.slice(box.name.length + 1);
+      if (!box.stage && !box.origin && name.startsWith(`${box.name}.`)) return name.slice(box.name.length + 1);
     }
     return name;
   };
@@ -108,10 +112,12 @@ const network = { ...makeItems(), scale: 1, matches: new Set(), drawnFor: "" };
   const at = (x, y) => `translate(${Math.round(10 * x) / 10} ${Math.round(10 * y) / 10})`;
   const boxOf = (item, x, y) => {
     const [width, height] = item.open ? [item.width, item.height] : layout.closed;
-    const some = `${item.layers} layers${item.macs ? `, ${share(item.macs)}` : ""}`;
+    const { origin } = item;
+    const some = origin?.before ? `${short(origin.before)} → ${short(origin.after)} MACs, ${item.layers} layers`
+      : `${item.layers} layers${item.macs ? `, ${share(item.macs)}` : ""}`;
     const hits = item.open ? 0 : inside(item).filter((layer) => network.matches.has(layer)).length;
     const holds = !item.open && selection.layer >= 0 && isInside(leaves[selection.layer], item);
-    const classes = `box${item.open ? " open" : ""}${hits ? " match" : ""}${holds ? " chosen" : ""}`;
+    const classes = `box${item.open ? " open" : ""}${origin ? " rewritten" : ""}${hits ? " match" : ""}${holds ? " chosen" : ""}`;
     const room = width - 34;
     const parts = [svg("title", {}, `${item.name}: ${some}`)];
     if (!item.open) parts.push(svg("rect", { class: "under", x: 4, y: 4, width, height, rx: 6 }));
@@ -129,20 +135,23 @@ const network = { ...makeItems(), scale: 1, matches: new Set(), drawnFor: "" };
     const classes = ["layer", `kind-${kind(layer)}`];
     if (layer === selection.layer) classes.push("chosen");
     if (network.matches.has(layer)) classes.push("match");
+    const origin = originOf(layers.origin[layer]);
+    if (origin) classes.push("rewritten");
     const [width, height] = [item.width, item.height];
     const name = label(item);
     const what = said("text", layer);
-    const parts = [svg("title", {}, `${layers.name[layer]}: ${what}, ${said("shape", layer)}, ${short(layers.macs[layer])} MACs`)];
+    const parts = [svg("title", {}, `${layers.name[layer]}: ${what}, ${said("shape", layer)}, ${short(layers.macs[layer])} MACs${origin ? `; stands for ${origin.name} ${origin.text}` : ""}`)];
     parts.push(svg("rect", { class: "face", width, height, rx: isSmall(layer) ? 10 : 5 }));
     if (isSmall(layer)) {
       parts.push(svg("circle", { class: "stripe", cx: 11, cy: height / 2, r: 4 }));
       parts.push(svg("text", { class: "what", x: 20, y: 14 }, fitted(what === said("op", layer) ? name : what, width - 28, plain)));
     } else {
       parts.push(svg("path", { class: "stripe", d: `M5 0A5 5 0 0 0 0 5V${height - 5}A5 5 0 0 0 5 ${height}Z` }));
-      parts.push(svg("text", { class: "name", x: 12, y: 16 }, fitted(name, width - 18, strong)));
+      parts.push(svg("text", { class: "name", x: 12, y: 16 }, fitted(name, width - (origin ? 28 : 18), strong)));
       parts.push(svg("text", { class: "what", x: 12, y: 30 }, fitted(what, width - 18, plain)));
       if (layers.macs[layer]) parts.push(svg("rect", { class: "cost", x: 5, y: height - 3, width: Math.max(1, (width - 8) * layers.macs[layer] / mostMacs), height: 3 }));
     }
+    if (origin) parts.push(svg("path", { class: "swap", d: `M${width - 11} 1H${width - 1}V11Z` }));
     return svg("g", { class: classes.join(" "), transform: at(x, y), "data-layer": layer }, ...parts);
   };
   const endOf = (item, x, y) => {
@@ -279,7 +288,8 @@ const network = { ...makeItems(), scale: 1, matches: new Set(), drawnFor: "" };
 
   selection.listen((layer, origin) => origin === "start" ? network.redraw() : reveal(leaves[layer]));
   const used = new Set(layers.op.map((_, layer) => kind(layer)));
-  find("kinds").append(...kinds.filter(([name]) => used.has(name)).map(([name, words]) => html("span", {}, html("i", { class: `key kind-${name}` }), ` ${words}`)));
+  find("kinds").append(...kinds.filter(([name]) => used.has(name)).map(([name, words]) => html("span", {}, html("i", { class: `key kind-${name}` }), ` ${words}`)),
+    ...(isRewritten ? [html("span", {}, html("i", { class: "key swap" }), " stands for a layer of the original")] : []));
   if (!boxes.length) for (const each of ["open-all", "close-all"]) find(each).hidden = true;
   openSome(70);
   lay();

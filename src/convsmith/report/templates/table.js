@@ -2,9 +2,13 @@
 {
   const timed = new Map((portrait.kernels?.of ?? []).map(([layer, group]) => [layer, portrait.kernels.groups[group].find((row) => row[4])]));
   const columns = [
-    ["layer", false], ["operator", false], ["output", false], ["parameters", true], ["MACs", true], ["share", true],
+    ["layer", false], ["operator", false], ...(isRewritten ? [["stands for", false]] : []), ["output", false], ["parameters", true], ["MACs", true], ["share", true],
     ["sees", true], ["stride", true], ["alive", true], ["ops/byte", true], ...(portrait.kernels ? [["ms", true]] : []),
   ];
+  const originText = (layer) => {
+    const origin = originOf(layers.origin[layer]);
+    return origin ? `${origin.name}${origin.text ? `: ${origin.text}` : ""}` : "";
+  };
   const first = (column, layer) => {
     const view = portrait.views[layers.view[layer]];
     const axis = view?.axes[0];
@@ -20,6 +24,7 @@
     const row = html("tr", { id: `row-${layer}`, class: ["", "free", "unsupported"][layers.status[layer]] || null },
       html("th", { scope: "row" }, html("a", { href: `#layer=${encodeURIComponent(name)}` }, name)),
       html("td", { class: "notation" }, said("text", layer)),
+      isRewritten ? html("td", { class: "notation origin" }, originText(layer)) : null,
       html("td", {}, said("shape", layer)),
       number(layers.params[layer] ? whole(layers.params[layer]) : "–", layers.params[layer]),
       number(macs ? whole(macs) : "–", macs),
@@ -58,7 +63,7 @@
   });
 
   const search = find("search");
-  const texts = layers.name.map((name, layer) => `${name} ${said("op", layer)} ${said("text", layer)} ${said("shape", layer)}`.toLowerCase());
+  const texts = layers.name.map((name, layer) => `${name} ${said("op", layer)} ${said("text", layer)} ${said("shape", layer)} ${originText(layer)}`.toLowerCase());
   let matches = [];
   const look = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);

@@ -6,7 +6,14 @@ be merged, ``draft`` the network that they change, and ``modules`` merges layers
 
 from __future__ import annotations
 
-from convsmith.rewrite.merging.merging import DEFAULT_RULES, RULES, Merging, merge
+from convsmith.rewrite.merging.merging import (
+    DEFAULT_RULES,
+    RULES,
+    Merging,
+    merge,
+    repeat,
+    rules_of,
+)
 from convsmith.rewrite.merging.steps import Merge
 
-__all__ = ["DEFAULT_RULES", "RULES", "Merge", "Merging", "merge"]
+__all__ = ["DEFAULT_RULES", "RULES", "Merge", "Merging", "merge", "repeat", "rules_of"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from convsmith.analysis import analyze
 from convsmith.analysis.ledger import Total
-from convsmith.errors import UsageError
+from convsmith.errors import PlanError, UsageError
 from convsmith.graph import Graph
 from convsmith.results import Progress, Result
 from convsmith.rewrite.merging.branches import drop_zeros, merge_concatenations, merge_sums
@@ -20,7 +20,7 @@ from convsmith.rewrite.merging.steps import Merge, Step
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DEFAULT_RULES", "RULES", "Merging", "merge"]
+__all__ = ["DEFAULT_RULES", "RULES", "Merging", "merge", "repeat", "rules_of"]
 
 RULES: Mapping[str, Callable[[Draft], None]] = {
     "identity": remove_identities,
@@ -81,19 +81,7 @@ class Merging(Result, Generic[_Network]):
             "source": self.source,
             "before": side(self.before, self.layers_before),
             "after": side(self.after, self.layers_after),
-            "merges": [
-                {
-                    "kind": step.kind,
-                    "layers": list(step.layers),
-                    "into": step.into,
-                    "macs_before": step.macs_before,
-                    "macs_after": step.macs_after,
-                    "params_before": step.params_before,
-                    "params_after": step.params_after,
-                    "note": step.note,
-                }
-                for step in self.merges
-            ],
+            "merges": [step.to_dict() for step in self.merges],
             "notes": list(self.notes),
         }
 
@@ -154,12 +142,97 @@ def merge(
     >>> made.before.macs, made.after.macs
     (10240, 9216)
     """
+    return _merged(net, rules_of(rules), input, progress, lambda _: "")
+
+
+def rules_of(rules: str | Collection[str] | None) -> frozenset[str]:
+    """The rules that are asked for; all but ``concat`` where none is named.
+
+    Raises:
+        UsageError: If there is no such rule.
+
+    >>> sorted(rules_of(["norm", "serial"]))
+    ['norm', 'serial']
+    """
     names = [rules] if isinstance(rules, str) else rules
     chosen = DEFAULT_RULES if names is None else frozenset(names)
     unknown = sorted(map(repr, chosen - set(RULES)))
     if unknown:
         remedy = f"choose among {', '.join(RULES)}"
         raise UsageError(f"there is no rule {unknown[0]}", place="merge", remedy=remedy)
+    return chosen
+
+
+def repeat(
+    merges: Sequence[Merge],
+    net: _Network,
+    *,
+    input: object = None,  # noqa: A002 - as in convsmith.load
+    progress: Progress | None = None,
+) -> _Network:
+    """Does merges once more that were done before: all of them, and no others.
+
+    Args:
+        merges: What was done.
+        net: The network that it was done to, as a graph, or the module that it was read from.
+        input: For a module: the sizes of its input or example tensors.
+        progress: Called with every step.
+
+    Raises:
+        DataError: If a weight is absent or not finite, or statistics make no sense.
+        PlanError: If one of the merges cannot be done; names the layer and says why.
+
+    >>> import numpy as np
+    >>> from dataclasses import replace
+    >>> from convsmith.graph import Constant, parse
+    >>> net = parse("4@8 > conv 4 3 p1 > bn")
+    >>> ones = {name: Constant.of(np.ones(c.shape, "f4")) for name, c in net.constants.items()}
+    >>> net = replace(net, constants=ones)
+    >>> made = merge(net)
+    >>> len(repeat(made.merges, net).nodes), repeat([], net) is net
+    (1, True)
+    """
+    wanted = {(step.kind, step.layers): step for step in merges}
+    unknown = next((step for step in merges if step.kind not in RULES), None)
+    if unknown is not None:
+        raise PlanError(
+            f"there is no rule {unknown.kind!r} to merge {_sum(unknown.layers)} by",
+            place=unknown.into,
+            remedy=f"choose among {', '.join(RULES)}",
+        )
+
+    def allows(step: Step) -> str:
+        known = (step.kind, tuple(node.name for node in step.layers)) in wanted
+        return "" if known else "this was not asked for"
+
+    made = _merged(net, {step.kind for step in merges}, input, progress, allows)
+    done = {(step.kind, step.layers): step.into for step in made.merges}
+    for key, step in wanted.items():
+        if done.get(key) != step.into:
+            layers = _sum(step.layers)
+            note = f"{layers}: not merged: "
+            why = next((n.removeprefix(note) for n in made.notes if n.startswith(note)), "")
+            raise PlanError(
+                f"{layers} cannot be merged here{f': {why}' if why else ''}",
+                place=step.into,
+                remedy="use the network that this was planned for"
+                if isinstance(net, Graph)
+                else "use the graph, or plan again with less to merge, such as merge='norm'",
+            )
+    return made.net
+
+
+def _sum(names: Sequence[str]) -> str:
+    return " + ".join(names)
+
+
+def _merged(
+    net: _Network,
+    chosen: Collection[str],
+    input: object,  # noqa: A002 - as above
+    progress: Progress | None,
+    allows: Callable[[Step], str],
+) -> Merging[_Network]:
     if isinstance(net, Graph):
         if input is not None:
             raise UsageError(
@@ -167,7 +240,7 @@ def merge(
                 place="merge",
                 remedy="change them with convsmith.load(graph, input)",
             )
-        draft = run_rules(net, chosen, lambda _: "", progress)
+        draft = run_rules(net, chosen, allows, progress)
         made = draft.build()
         return cast("Merging[_Network]", result(net, made, made, draft))
     if not hasattr(net, "named_modules"):
@@ -178,7 +251,7 @@ def merge(
         )
     from convsmith.rewrite.merging.modules import merge_module
 
-    return cast("Merging[_Network]", merge_module(net, chosen, input, progress))
+    return cast("Merging[_Network]", merge_module(net, chosen, input, progress, allows))
 
 
 def run_rules(
@@ -222,6 +295,6 @@ def result(before: Graph, after: Graph, net: _Network, draft: Draft) -> Merging[
         layers_before=len(before.nodes),
         layers_after=len(after.nodes),
         notes=tuple(
-            f"{' + '.join(names)}: not merged: {reason}" for names, reason in draft.blocked.items()
+            f"{_sum(names)}: not merged: {reason}" for names, reason in draft.blocked.items()
         ),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from convsmith.analysis import analyze
@@ -23,7 +23,11 @@ __all__ = ["merge_module"]
 
 
 def merge_module(
-    module: torch.nn.Module, rules: Collection[str], given: object, progress: Progress | None
+    module: torch.nn.Module,
+    rules: Collection[str],
+    given: object,
+    progress: Progress | None,
+    wanted: Callable[[Step], str],
 ) -> Merging[torch.nn.Module]:
     """Merges layers of a module; :func:`convsmith.merge` says which.
 
@@ -32,6 +36,7 @@ def merge_module(
         rules: Names of rules.
         given: The sizes of its inputs, or example tensors.
         progress: Called with every step.
+        wanted: Why a step is not wanted; empty if it is.
 
     Raises:
         DataError: If a weight is absent or not finite, or statistics make no sense.
@@ -46,6 +51,8 @@ def merge_module(
     known: dict[str, str] = {}
 
     def allows(step: Step) -> str:
+        if why := wanted(step):
+            return why
         if step.drop is not None:
             return "the module's forward would have to change (use the graph)"
         for node in (*step.removed, *([step.into] if step.into else [])):

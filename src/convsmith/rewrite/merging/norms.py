@@ -6,7 +6,7 @@ Rule ``identity``: what changes nothing, removed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,31 @@ _Array = npt.NDArray[Any]
 _Fold = Callable[[Conv | Linear, _Array, _Array | None, Affine], tuple[_Array, _Array]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Place:
+    """A layer that could do the work of an affine map beside its own.
+
+    Attributes:
+        layer: The layer; ``None`` or another operator: there is none.
+        image: The value that the map is of, where the layer makes or reads it.
+        axis: Along which the map has its numbers there; ``None``: one number for all.
+        fold: How weights and map become weights.
+        source: What the layer reads from then on.
+        value: The value that it makes from then on.
+        drop: The node that loses its constant, and which operand that is; ``None``: it goes.
+        refusal: Why not; empty if nothing speaks against it.
+    """
+
+    layer: Node | None
+    image: str
+    axis: int | None
+    fold: _Fold
+    source: str = ""
+    value: str
+    drop: tuple[Node, int] | None = None
+    refusal: str = ""
+
+
 def fold_norms(draft: Draft) -> None:
     """Folds every affine map into the layer in front of it or, failing that, behind it."""
     for name in list(draft.nodes):
@@ -34,147 +59,117 @@ def fold_norms(draft: Draft) -> None:
         found = channel_map(draft, node) if node is not None else None
         if node is None or found is None:
             continue
-        value, affine, axis = found
-        if not _fold_behind(draft, node, value, affine, axis) and not _fold_through(
-            draft, node, value, affine, axis
-        ):
-            _fold_before(draft, node, value, affine, axis)
+        for find in (_in_front, _beyond_transposes, _behind):
+            place = find(draft, node, *found)
+            if place is not None and _fold(draft, node, found[1], place):
+                break
 
 
-def _channel_axis(draft: Draft, value: str, layer: Node) -> int | None:
-    shape = draft.shapes[value]
-    if shape is None:
-        return None
-    return 1 if isinstance(layer.op, Conv) else len(shape) - 1
-
-
-def _per_channel(draft: Draft, value: str, layer: Node, affine: Affine, axis: int | None) -> Affine:
-    """The map with one number per channel; ``ValueError`` if it is along another axis."""
-    shape, own = draft.shapes[value], _channel_axis(draft, value, layer)
-    if shape is None or own is None or axis not in (own, None):
-        raise ValueError
-    return Affine(
-        scale=np.broadcast_to(affine.scale, (shape[own],)),
-        shift=np.broadcast_to(affine.shift, (shape[own],)),
+def _in_front(draft: Draft, node: Node, value: str, affine: Affine, axis: int | None) -> _Place:
+    """The layer that makes the value."""
+    alone = draft.only_user(value) is node
+    return _Place(
+        layer=draft.producer(value),
+        image=value,
+        axis=axis,
+        fold=fold_behind,
+        value=node.name,
+        refusal="" if alone else draft.why_not_alone(value),
     )
 
 
-def _fold_behind(draft: Draft, node: Node, value: str, affine: Affine, axis: int | None) -> bool:
-    """Into the layer that makes the value."""
-    before = draft.producer(value)
-    if before is None or not isinstance(before.op, Conv | Linear):
-        return False
-    try:
-        affine = _per_channel(draft, value, before, affine, axis)
-    except ValueError:
-        return False
-    if draft.only_user(value) is not node:
-        draft.block((before, node), draft.why_not_alone(value))
-        return False
-    if draft.is_shared(before) or draft.is_shared(node):
-        draft.block((before, node), "another layer has the same weights")
-        return False
-    op = _with_bias(before.op, affine)
-    return draft.attempt(
-        Step(
-            kind="norm",
-            layers=(before, node),
-            removed=(node,),
-            into=before,
-            op=op,
-            source=before.inputs[0],
-            value=node.name,
-        ),
-        lambda: _folded(draft.layer(before), op, affine, fold_behind),
-    )
-
-
-def _fold_through(draft: Draft, node: Node, value: str, affine: Affine, axis: int | None) -> bool:
-    """Into the layer that makes the value, where its axes are moved in between.
+def _beyond_transposes(
+    draft: Draft, node: Node, value: str, affine: Affine, axis: int | None
+) -> _Place | None:
+    """The layer that makes the value, where its axes are moved in between.
 
     So layer scales stand behind linear layers: Liu et al., 2022, arXiv:2201.03545 (ConvNeXt).
     """
     if not isinstance(node.op, Elementwise) or len(node.inputs) != 2:
-        return False
+        return None
     start, reader = value, node
     while (moved := draft.producer(value)) is not None and isinstance(moved.op, Transpose):
         if draft.only_user(value) is not reader:
-            return False
+            return None
         axis = None if axis is None else moved.op.permutation[axis]
         value, reader = moved.inputs[0], moved
-    before = draft.producer(value)
-    if before is None or not isinstance(before.op, Conv | Linear):
-        return False
     if value == start or draft.only_user(value) is not reader:
-        return False
-    if draft.is_shared(before) or draft.is_shared(node):
-        return False
-    try:
-        affine = _per_channel(draft, value, before, affine, axis)
-    except ValueError:
-        return False
-    op = _with_bias(before.op, affine)
-    return draft.attempt(
-        Step(
-            kind="norm",
-            layers=(before, node),
-            removed=(),
-            into=before,
-            op=op,
-            source=before.inputs[0],
-            value=before.name,
-            drop=(node, 1 - node.inputs.index(start)),
-        ),
-        lambda: _folded(draft.layer(before), op, affine, fold_behind),
+        return None
+    return _Place(
+        layer=draft.producer(value),
+        image=value,
+        axis=axis,
+        fold=fold_behind,
+        value=value,
+        drop=(node, 1 - node.inputs.index(start)),
     )
 
 
-def _fold_before(draft: Draft, node: Node, value: str, affine: Affine, axis: int | None) -> bool:
-    """Into the layer that reads what the node makes."""
+def _behind(
+    draft: Draft, node: Node, value: str, affine: Affine, axis: int | None
+) -> _Place | None:
+    """The layer that reads what the node makes."""
     after = draft.only_user(node.name)
-    if after is None or not isinstance(after.op, Conv | Linear):
-        return False
-    try:
-        affine = _per_channel(draft, node.name, after, affine, axis)
-    except ValueError:
-        return False
-    if affine.shift.any() and not _sums_all(draft, after):
-        draft.block((node, after), "its shift is missing in the border that the convolution pads")
-        return False
-    if draft.is_shared(after) or draft.is_shared(node):
-        draft.block((node, after), "another layer has the same weights")
-        return False
-    op = _with_bias(after.op, affine)
-    return draft.attempt(
-        Step(
-            kind="norm",
-            layers=(node, after),
-            removed=(node,),
-            into=after,
-            op=op,
-            source=value,
-            value=after.name,
-        ),
-        lambda: _folded(draft.layer(after), op, affine, fold_before),
+    if after is None:
+        return None
+    cut = affine.shift.any() and not _sums_all(draft, after)
+    return _Place(
+        layer=after,
+        image=node.name,
+        axis=axis,
+        fold=fold_before,
+        source=value,
+        value=after.name,
+        refusal="its shift is missing in the border that the convolution pads" if cut else "",
     )
 
 
-def _with_bias(op: Conv | Linear, affine: Affine) -> Conv | Linear:
-    """The layer with a bias, if it has one or needs one."""
-    return replace(op, bias=op.bias or bool(affine.shift.any()))
+def _fold(draft: Draft, node: Node, affine: Affine, place: _Place) -> bool:
+    """Folds the map of a node into a layer, if the layer can take it and nobody else minds."""
+    layer, shape = place.layer, draft.shapes[place.image]
+    if layer is None or not isinstance(layer.op, Conv | Linear) or shape is None:
+        return False
+    axis = 1 if isinstance(layer.op, Conv) else len(shape) - 1
+    if place.axis not in (axis, None):
+        return False
+    layers = (layer, node) if place.fold is fold_behind else (node, layer)
+    refusal = place.refusal
+    if not refusal and (draft.is_shared(layer) or draft.is_shared(node)):
+        refusal = "another layer has the same weights"
+    if refusal:
+        draft.block(layers, refusal)
+        return False
+    affine = Affine(
+        scale=np.broadcast_to(affine.scale, (shape[axis],)),
+        shift=np.broadcast_to(affine.shift, (shape[axis],)),
+    )
+    op = replace(layer.op, bias=layer.op.bias or bool(affine.shift.any()))
 
+    def make() -> ConvStep:
+        old = draft.layer(layer)
+        weight, bias = place.fold(old.op, old.weight, old.bias, affine)
+        return ConvStep(op=op, weight=weight, bias=bias if op.bias else None)
 
-def _folded(layer: ConvStep, op: Conv | Linear, affine: Affine, fold: _Fold) -> ConvStep:
-    weight, bias = fold(layer.op, layer.weight, layer.bias, affine)
-    return ConvStep(op=op, weight=weight, bias=bias if op.bias else None)
+    return draft.attempt(
+        Step(
+            kind="norm",
+            layers=layers,
+            removed=() if place.drop is not None else (node,),
+            into=layer,
+            op=op,
+            source=place.source or layer.inputs[0],
+            value=place.value,
+            drop=place.drop,
+        ),
+        make,
+    )
 
 
 def _sums_all(draft: Draft, node: Node) -> bool:
     """Whether every output of a layer sums up its whole kernel over pixels that are there."""
     op = node.op
-    if isinstance(op, Linear):
+    if not isinstance(op, Conv):
         return True
-    assert isinstance(op, Conv)
     spatial = draft.spatial(node.inputs[0])
     padding = None if spatial is None else explicit(op, spatial)
     if padding is None or any(map(any, padding)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from convsmith.graph import Node, Shape
 from convsmith.graph.operators import Conv, Linear
@@ -33,6 +34,19 @@ class Merge:
     params_before: int
     params_after: int
     note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the step as JSON-ready data."""
+        return {
+            "kind": self.kind,
+            "layers": list(self.layers),
+            "into": self.into,
+            "macs_before": self.macs_before,
+            "macs_after": self.macs_after,
+            "params_before": self.params_before,
+            "params_after": self.params_after,
+            "note": self.note,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -23,7 +23,17 @@ from convsmith.sources.onnx.opening import check_names, types_of_names
 from convsmith.sources.onnx.origin import captured_names
 from convsmith.sources.onnx.tensors import FLOATING, Array
 
-__all__ = ["Call", "Entry", "Inexpressible", "Known", "Row", "Step", "Weight", "short_float"]
+__all__ = [
+    "Call",
+    "Entry",
+    "Inexpressible",
+    "Known",
+    "Row",
+    "Step",
+    "Weight",
+    "check_makeable",
+    "short_float",
+]
 
 
 class Inexpressible(Exception):  # noqa: N818 - a verdict about a node, not an error of the file
@@ -122,6 +132,8 @@ def short_float(value: float) -> float:
 class Entry:
     """One node of the file as Python objects: every look into a message makes new ones.
 
+    (Taking all of a repeated field at once, ``[:]``, takes half as long as going through it.)
+
     Attributes:
         proto: The message.
         name: Its name, which may be empty.
@@ -147,7 +159,7 @@ class Entry:
         """Takes a node out of its message; the names inside its graphs must be text."""
         attributes: dict[str, AttributeProto] = {}
         inside = False
-        for attribute in proto.attribute:
+        for attribute in proto.attribute[:]:
             attributes.setdefault(attribute.name, attribute)
             if attribute.type in _GRAPHS:
                 inside = True
@@ -157,8 +169,8 @@ class Entry:
             name=proto.name,
             kind=proto.op_type,
             domain=proto.domain,
-            inputs=tuple(proto.input),
-            outputs=tuple(proto.output),
+            inputs=tuple(proto.input[:]),
+            outputs=tuple(proto.output[:]),
             attributes=attributes,
             captured=captured_names(proto) if inside else (),
         )
@@ -263,12 +275,12 @@ class Call:
     def integers(self, name: str) -> tuple[int, ...] | None:
         """An attribute that is a list of integers."""
         attribute = self._attribute(name, AttributeProto.INTS)
-        return None if attribute is None else tuple(attribute.ints)
+        return None if attribute is None else tuple(attribute.ints[:])
 
     def floats(self, name: str) -> tuple[float, ...] | None:
         """An attribute that is a list of real numbers."""
         attribute = self._attribute(name, AttributeProto.FLOATS)
-        return None if attribute is None else tuple(attribute.floats)
+        return None if attribute is None else tuple(attribute.floats[:])
 
     def list_or_input(self, name: str, index: int, since: int) -> tuple[int, ...] | None:
         """A list that newer opsets take as an input and older ones as an attribute."""
@@ -309,6 +321,16 @@ class Call:
         if not -rank <= value < rank:
             raise ValueError(f"axis {value} does not exist in {rank} axes")
         return value % rank
+
+
+def check_makeable(elements: int) -> None:
+    """Checks that a tensor that is not in the file may be made: sizes of a file cost nothing.
+
+    Raises:
+        Inexpressible: If it would have more than 2^26 elements.
+    """
+    if elements > 2**26:
+        raise Inexpressible(f"it needs a tensor of {elements} elements that is not in the file")
 
 
 Row = Callable[[Call], Step]

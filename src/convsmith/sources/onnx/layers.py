@@ -23,7 +23,7 @@ from convsmith.graph.operators import (
     Transpose,
 )
 from convsmith.graph.shape import effective_kernel
-from convsmith.sources.onnx.calls import Call, Inexpressible, Row, Step, Weight
+from convsmith.sources.onnx.calls import Call, Inexpressible, Row, Step, Weight, check_makeable
 
 __all__ = ["LAYERS", "kernel_of", "pads_of", "per_axis", "positive"]
 
@@ -181,6 +181,7 @@ def _pool(kind: Literal["max", "average"]) -> Row:
         if call.integer("storage_order", 0):
             raise Inexpressible("indices that count columns first")
         shape = call.shape(0)
+        check_makeable(math.prod(shape[:2]))
         planes = np.arange(math.prod(shape[:2]), dtype=np.int64) * math.prod(shape[2:])
         shift = planes.reshape(*shape[:2], *(1 for _ in shape[2:]))
         return Step(replace(op, indices=True), shift=shift if planes.size > 1 else None)
@@ -214,6 +215,7 @@ def _group_norm(call: Call) -> Step:
     weights = [call.weight(1), call.weight(2)]
     if call.opset < 21:  # one scale per group, not per channel
         each = call.shape(0)[1] // groups
+        check_makeable(each * max(weight.data.size for weight in weights))
         weights = [replace(w, data=np.repeat(w.data, each), form=f"x{each}") for w in weights]
     op = Norm(kind="group", groups=groups, epsilon=call.number("epsilon", 1e-5))
     return Step(op, (0,), tuple(weights))

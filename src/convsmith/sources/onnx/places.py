@@ -22,7 +22,7 @@ from convsmith.graph.operators import (
     Unary,
     Where,
 )
-from convsmith.sources.onnx.calls import Call, Inexpressible, Row, Step
+from convsmith.sources.onnx.calls import Call, Inexpressible, Row, Step, check_makeable
 from convsmith.sources.onnx.tensors import element_type
 
 __all__ = ["PLACES"]
@@ -98,6 +98,7 @@ def _trilu(call: Call) -> Step:
         raise ValueError(f"a triangle of shape {shape}")
     diagonal = int(call.data(1).reshape(())) if call.has(1) else 0
     corner = np.triu if call.integer("upper", 1) else np.tril
+    check_makeable(shape[-2] * shape[-1])
     mask = corner(np.ones(shape[-2:], bool), max(min(diagonal, shape[-1]), -shape[-2]))
     return Step(Where(), (mask, 0, np.zeros((), np.float32)))
 

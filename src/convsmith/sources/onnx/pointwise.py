@@ -99,10 +99,12 @@ def _softmax(log: bool) -> Row:
 
 
 def _elementwise(kind: str) -> Row:
+    op = Elementwise(kind=kind)
+
     def row(call: Call) -> Step:
         if call.count == 1:
             return Step(Identity(kind="identity"))
-        return Step(Elementwise(kind=kind), tuple(range(call.count)))
+        return Step(op, tuple(range(call.count)))
 
     return row
 

@@ -119,7 +119,7 @@ class _Walk:
                         length, at = self.varint(at - 1)
                 end = at + length
             elif kind == _VARINT:
-                _, end = self.varint(at)
+                end = at + 1 if view[at] < 0x80 else self.varint(at)[1]
             elif kind in (_FIXED64, _FIXED32):
                 end = at + (8 if kind == _FIXED64 else 4)
             else:

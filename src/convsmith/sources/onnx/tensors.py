@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -19,6 +19,9 @@ Array = npt.NDArray[np.generic]
 
 FLOATING = ("float32", "float16", "bfloat16", "float64")
 """The element types that weights can have."""
+
+_LARGEST = 2**63 - 1
+"""Bits: NumPy counts the bytes of an array without elements as if its empty axes had one."""
 
 _PACKED_BITS = {
     getattr(TensorProto, name): bits
@@ -88,16 +91,18 @@ def read_tensor(
     dtype = element_type(code)
     if code == TensorProto.STRING:
         return None, dtype
-    dims = tuple(tensor.dims)
+    dims = tuple(tensor.dims[:])
     count = math.prod(dims)
     stored, bits = _storage(code)
     length = -(-count * bits // 8)
     external = tensor.data_location == TensorProto.EXTERNAL
-    plausible = min(dims, default=0) >= 0
+    plausible = not dims or min(dims) >= 0
     if skipped == length and not external and plausible:
-        return _plain(_nothing(dims, stored), dtype), dtype
+        return _nothing(dims, dtype, stored), dtype
     if not plausible:
         raise SourceError(f"its shape {dims} has a negative size", place=_place(tensor))
+    if count == 0 and bits * math.prod(filter(None, dims)) > _LARGEST:
+        raise SourceError(f"no array can have the shape {dims}", place=_place(tensor))
     if external:
         file, offset = _external(tensor, folder, length)
         if code in _PACKED_BITS:
@@ -125,9 +130,11 @@ def read_tensor(
     return _plain(numpy_helper.to_array(tensor), dtype), dtype
 
 
-def _nothing(dims: tuple[int, ...], stored: np.dtype[np.generic]) -> Array:
-    """Zeros that take no memory."""
-    return np.ndarray(dims, stored, bytes(stored.itemsize), strides=(0,) * len(dims))
+@lru_cache(maxsize=1024)  # a network has many weights of few shapes
+def _nothing(dims: tuple[int, ...], dtype: str, stored: np.dtype[np.generic]) -> Array:
+    """Zeros that take no memory and cannot be written."""
+    zeros = np.ndarray(dims, stored, bytes(stored.itemsize), strides=(0,) * len(dims))
+    return _plain(zeros, dtype)
 
 
 def _plain(data: Array, dtype: str) -> Array:

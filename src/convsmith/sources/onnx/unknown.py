@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import onnx
@@ -16,10 +15,6 @@ from convsmith.sources.onnx.calls import Call
 
 __all__ = ["UnknownShapes"]
 
-_MOST_FOLLOWED = 1_000_000
-_FOLLOWED = frozenset(
-    ("Add", "Cast", "Div", "Gather", "Identity", "Mul", "Reshape", "Size", "Slice", "Squeeze")
-) | {"Sub", "Unsqueeze"}
 _SMALL = 4096  # bytes: more than any tensor that holds sizes
 _FAILURES = (
     onnx.shape_inference.InferenceError,
@@ -94,8 +89,9 @@ class UnknownShapes:
                     code = value.type.tensor_type.elem_type
                     value.type.CopyFrom(helper.make_tensor_type_proto(code, shape))
             try:
-                follow = not _explodes(light.graph)
-                inferred = onnx.shape_inference.infer_shapes(light, data_prop=follow).graph
+                # It is not to follow numbers (data_prop), which the reader has done: for a long
+                # vector whose numbers nobody knows it would make a placeholder of each.
+                inferred = onnx.shape_inference.infer_shapes(light).graph
             except _FAILURES:
                 inferred = light.graph
             values = (*inferred.input, *inferred.value_info, *inferred.output)
@@ -105,28 +101,6 @@ class UnknownShapes:
                     tensor.data_type, tensor.dims
                 )
         return self._whole
-
-
-def _explodes(graph: onnx.GraphProto) -> bool:
-    """Whether the numbers that ONNX would follow through the nodes may become too many.
-
-    It joins known numbers without a limit, so that a file of 60 nodes could fill any memory.
-    """
-    counts = {t.name: math.prod(t.dims) for t in graph.initializer if t.ByteSize() <= _SMALL}
-    for node in graph.node:
-        given = [counts.get(name, 0) for name in node.input]
-        if node.op_type in ("Shape", "Constant"):
-            made = _SMALL
-        elif node.op_type == "Concat":
-            made = sum(given)
-        elif node.op_type in _FOLLOWED:
-            made = max(given, default=0)
-        else:
-            continue
-        if made > _MOST_FOLLOWED:
-            return True
-        counts.update(dict.fromkeys(node.output, made))
-    return False
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:

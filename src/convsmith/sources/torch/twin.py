@@ -57,14 +57,29 @@ class Twin:
 
 
 def unwrap(module: nn.Module) -> nn.Module:
-    """Returns the module inside wrappers for compilation and for several devices."""
+    """Returns the module inside wrappers for compilation and for several devices.
+
+    Raises:
+        SourceError: If it is scripted or traced.
+    """
     while True:
         inner = getattr(module, "_orig_mod", None)  # of torch.compile
         if isinstance(module, _WRAPPERS):
             inner = module.module
         if not isinstance(inner, nn.Module):
+            _check_is_python(module, "")
             return module
         module = inner
+
+
+def _check_is_python(module: nn.Module, path: str) -> None:
+    """Raises ``SourceError`` for what torch.jit runs: nobody sees what happens inside."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise SourceError(
+            "it is compiled by torch.jit",
+            place=path or type(module).__name__,
+            remedy="give the module as it was before scripting, or an ONNX export",
+        )
 
 
 def make_twin(
@@ -83,12 +98,7 @@ def make_twin(
     found = {path: (original, plain) for path, original, plain in _all_modules(module)}
     memo: dict[int, Any] = {}
     for path, (original, _) in found.items():
-        if isinstance(original, torch.jit.ScriptModule):
-            raise SourceError(
-                "it is compiled by torch.jit",
-                place=path or type(original).__name__,
-                remedy="give the module as it was before scripting, or an ONNX export",
-            )
+        _check_is_python(original, path)
         memo[id(original)] = object.__new__(type(original))
     twin = Twin(module=memo[id(module)])
     for path, (original, plain) in found.items():

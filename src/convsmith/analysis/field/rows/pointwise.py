@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from convsmith.analysis.field.moves import Move, Moves, Row, kept, moves
 from convsmith.analysis.field.taps import Phases, Taps
 from convsmith.graph.operators import (
@@ -28,6 +30,7 @@ from convsmith.graph.shape import Shape
 # Element by element ---------------------------------------------------------------
 
 
+@lru_cache(maxsize=4096)
 def _broadcast(x: Shape, output: Shape) -> Moves:
     shift = len(output) - len(x)
     if not shift and x == output:

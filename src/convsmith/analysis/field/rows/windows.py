@@ -125,8 +125,12 @@ def _(op: Unpool, inputs: tuple[Shape, ...], output: Shape, index: int) -> Row:
 
 @moves.register
 def _(op: GlobalPool, inputs: tuple[Shape, ...], output: Shape, index: int) -> Row:
-    spatial = [Move(to=axis, how="reduce") for axis in range(2, len(inputs[0]))]
-    return ((*kept(2), *spatial),)
+    return (_averaged(len(inputs[0])),)
+
+
+@lru_cache(maxsize=16)
+def _averaged(rank: int) -> Moves:
+    return (*_KEPT, *(Move(to=axis, how="reduce") for axis in range(2, rank)))
 
 
 @moves.register
