@@ -293,7 +293,7 @@ def optimize(
     net, images, shape = open_with_images(source, data, input, mean=mean, std=std, limit=limit)
     files.check_source(net.source)
     tests = None if test is None else read_data(str(test), shape=shape, mean=mean, std=std)
-    notes = [] if tests is not None else ["Verified on the calibration images: give --test."]
+    notes = [] if tests is not None else ["verified on the calibration images: give --test"]
     runtimes = runnable(measure, notes)
 
     calibration = calibrate(net, images, progress=progress)

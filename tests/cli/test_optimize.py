@@ -143,7 +143,7 @@ def test_an_onnx_name_puts_the_rest_beside_it(here: Path, command: Command) -> N
     assert code == 0
     assert out.endswith("report: small.report.html\n")
     assert Path("small.plan.json").exists()
-    assert "note: Verified on the calibration images" in out
+    assert "note: verified on the calibration images" in out
 
 
 def test_json_says_the_same(here: Path, command: Command) -> None:

@@ -95,7 +95,7 @@ def report(
 
     from dataclasses import replace
 
-    from convsmith.portrait import portrait, read_picture, redacted
+    from convsmith.portrait import file_digest, portrait, read_picture, redacted
     from convsmith.portrait.bench_file import read_bench
     from convsmith.sources import load
 
@@ -108,7 +108,6 @@ def report(
         decided = Plan.load(plan)
     sizes = next((value.shape[2:] for value in net.inputs if len(value.shape) > 2), ())
     picture = None if image is None else read_picture(image, sizes)
-    digest = _digest(source)
     maps = _measured(source, net, effective or [])
     if redact:
         hidden = redacted(net)
@@ -123,21 +122,10 @@ def report(
         bench=times,
         plan=decided,
         effective=maps,
-        digest=digest,
+        digest=file_digest(source),
         command=_command(redact, source, output, image, bench, plan, effective or [], input),
     )
     where.deliver(found)
-
-
-def _digest(source: str) -> str:
-    """The SHA-256 of the file that the network is in; empty if it is in none."""
-    import hashlib
-
-    path = Path(source.strip())
-    if path.suffix.lower() != ".onnx" or not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _command(

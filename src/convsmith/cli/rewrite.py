@@ -140,12 +140,6 @@ def rewrite(
     """
     where = target(json=json, form=form, file=None, quiet=quiet, force=force)
     means, deviations = numbers(mean, "--mean"), numbers(std, "--std")
-    if where.form == "html" and sweep is None:
-        raise UsageError(
-            "there is no HTML form of one rewrite",
-            place="--format",
-            remedy="give --sweep, or use convsmith optimize, which writes a report",
-        )
     budgets = {"macs": macs, "params": params, "latency": latency, "max_loss": max_loss}
     asked = {name: value for name, value in budgets.items() if value is not None}
     _check(asked, plan, sweep, out, calibration, data)

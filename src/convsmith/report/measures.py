@@ -197,9 +197,9 @@ def speed(speedup: float) -> str:
     ('1.89x faster', 'as fast as before', '2.00x slower', '25.0x faster')
     """
     factor = max(speedup, 1 / speedup)
-    shown = f"{factor:.2f}" if factor < 9.995 else f"{factor:.1f}"
-    if shown == "1.00":
+    if factor < 1.015:  # no measurement is that good
         return "as fast as before"
+    shown = f"{factor:.2f}" if factor < 9.995 else f"{factor:.1f}"
     return f"{shown}x {'faster' if speedup > 1 else 'slower'}"
 
 

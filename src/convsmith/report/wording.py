@@ -206,6 +206,7 @@ def shorten(name: str, width: int) -> str:
 
 def _cut(name: str, width: int) -> str:
     """The longest beginning that fits into ``width`` cells."""
+    name = name[: 2 * width]  # signs without a width of their own are few
     while cell_len(name) > width:
         name = name[:-1]
     return re.sub(r"\s$", "", name)

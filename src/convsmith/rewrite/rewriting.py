@@ -191,9 +191,9 @@ def with_timings(made: Rewriting, timings: Timings) -> Rewriting:
     slow = [name for name, gained in made.speedups.items() if gained <= 1]
     if not slow or not made.plan.chains:
         return made
-    remedy = "replace fewer layers (exclude=)"
+    remedy = "exclude some layers"
     if "latency" not in made.plan.budget:
-        remedy = f"give latency= instead, or {remedy}"
+        remedy = f"give a budget of latency instead, or {remedy}"
     note = (
         f"it is not faster in {' and '.join(slow)}"
         f" ({', '.join(f'{made.speedups[name]:.2f}x' for name in slow)}), so it is no improvement"

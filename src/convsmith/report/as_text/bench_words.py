@@ -29,10 +29,11 @@ def machine(result: Bench) -> str:
     """Where it was timed."""
     m = result.machine
     threads = f"{m.threads} thread{'s' if m.threads != 1 else ''} of {m.cores}"
+    turns = "one turn" if result.rounds == 1 else f"medians of {result.rounds} turns"
     time = "; processor time" if result.clock == "processor" else ""
     return (
         f"{m.cpu}, {m.lanes} lanes, {threads}, measured peak {m.peak_gflops:.0f} GFLOP/s;"
-        f" {result.layout}; medians of {result.rounds} turns, everybody in every round{time}"
+        f" {result.layout}; {turns}, everybody in every round{time}"
     )
 
 
