@@ -6,6 +6,9 @@ excluded. ``mults`` and ``adds`` are the exact numbers of multiplications and ad
 
 Decisions, which hold for every network alike:
 
+* Parameters are the learnable numbers of the tensors that layers compute with, shared tensors
+  once. A weight that is made of others (weight normalization, a product of two matrices) counts
+  as the tensor that is made, and making it is free: at inference it is made once.
 * A window counts whole: multiplications by padding zeros are counted, as the textbooks do.
 * A convolution of t terms has t - 1 additions per output, and one more with a bias. A transposed
   convolution computes a product for every *input* element and tap, also those that its padding
