@@ -83,7 +83,7 @@ def test_the_commands_run_and_say_what_stands_behind_them(
         note = line.rpartition("  # ")[2]
         for number in re.findall(r"\d[\d,.]{3,}\d", note if "  # " in line else ""):
             assert number in printed.out, line
-    assert len(verbs) == 10
+    assert len(verbs) == 11
     written = (
         "costs.csv",
         "conv1.tex",

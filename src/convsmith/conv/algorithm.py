@@ -51,11 +51,13 @@ class Tiling(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operations:
-    """What an algorithm computes for a spec, its transforms included, weights prepared before.
+    """What an algorithm computes in every run of a spec, its transforms included.
+
+    What is done once, when weights are prepared, does not count.
 
     Attributes:
-        mults: Multiplications of numbers that depend on the input.
-        adds: Additions of them.
+        mults: Multiplications.
+        adds: Additions.
     """
 
     mults: int

@@ -15,6 +15,8 @@ accurate (measured: half the error at 64 channels of 3 x 3 taps, a fifth at 512)
 cancellation is bounded by absolute values: |error| <= gamma(depth) |A| (|G| |g| * |B| |d|), with
 gamma(n) = n u / (1 - n u) (Higham 2002, section 3.1; Barabasz et al. 2018, theorem 4, bound norms
 of the same product).
+
+Filters are transformed in float64 beforehand and rounded once, or in float32 on the way.
 """
 
 from __future__ import annotations
@@ -39,12 +41,12 @@ def _floats(matrix: Matrix) -> NDArray[np.float64]:
 
 
 @cache
-def _mean_squares(t: Transform) -> tuple[float, float, float]:
+def _mean_squares(t: Transform) -> tuple[float, float, float, float]:
     """Mean squares over a tile's outputs, per channel and squared unit of rounding.
 
     Returns:
         Of the summed products, which a relative error in each of them leads to; of the error of
-        the input transform; of that of the output transform.
+        the input transform; of that of the output transform; of that of the filters' in float32.
     """
     A, G, B = _floats(t.outputs), _floats(t.filters), _floats(t.inputs)
     sizes = np.sum(G**2, 1) * np.sum(B**2, 1)
@@ -58,10 +60,17 @@ def _mean_squares(t: Transform) -> tuple[float, float, float]:
     for rounding in traced(t.outputs):
         variance = float(rounding.value @ together @ rounding.value)
         outputs += variance * float(np.mean(rounding.effect**2))
-    return products, inputs, outputs
+    filters = 0.0
+    stored = np.minimum(np.arange(t.alpha), t.distinct - 1)  # rows of G that repeat are made once
+    for rounding in traced(t.filters[: t.distinct]):
+        reached = (A * rounding.effect[stored]) @ B  # (outputs, inputs)
+        filters += float(np.sum(rounding.value**2) * np.mean(np.sum(reached**2, 1)))
+    return products, inputs, outputs, filters
 
 
-def error_ratio(down: Transform, across: Transform, channels: int) -> float:
+def error_ratio(
+    down: Transform, across: Transform, channels: int, *, on_the_way: bool = False
+) -> float:
     """Returns the expected rms error over that of direct convolution, one chain of products.
 
     Within a factor of 1.5 for independent inputs, rectified ones and channels of unequal scale.
@@ -74,12 +83,13 @@ def error_ratio(down: Transform, across: Transform, channels: int) -> float:
         down: Of the first axis.
         across: Of the second.
         channels: Input channels of a group.
+        on_the_way: Whether filters are transformed in float32.
     """
-    s_down, in_down, out_down = _mean_squares(down)
-    s_across, in_across, out_across = _mean_squares(across)
+    s_down, in_down, out_down, by_down = _mean_squares(down)
+    s_across, in_across, out_across, by_across = _mean_squares(across)
     products = s_down * s_across
     sums = channels * (channels + 1) / 2 * products
-    filters = channels * products
+    filters = channels * (by_down * across.r + s_down * by_across if on_the_way else products)
     inputs = channels * (in_down * across.r + s_down * in_across)
     outputs = channels * (out_down * s_across + down.r * out_across)
     n = channels * down.r * across.r
@@ -93,7 +103,9 @@ def _growth(t: Transform) -> float:
     return float(np.max(np.einsum("oi,it,id->ot", A, G, B)))
 
 
-def error_bound(down: Transform, across: Transform, channels: int) -> float:
+def error_bound(
+    down: Transform, across: Transform, channels: int, *, on_the_way: bool = False
+) -> float:
     """Returns a bound of an output's error, as long as nothing overflows or underflows.
 
     It is relative to the sum over channels of (sum of |w| over the taps) times (largest |x| of the
@@ -103,8 +115,9 @@ def error_bound(down: Transform, across: Transform, channels: int) -> float:
         down: Of the first axis.
         across: Of the second.
         channels: Input channels of a group.
+        on_the_way: Whether filters are transformed in float32.
     """
-    roundings = channels + _FILTER_ROUNDINGS
-    roundings += sum(depth(t.inputs) + depth(t.outputs) for t in (down, across))
+    roundings = channels + sum(depth(t.inputs) + depth(t.outputs) for t in (down, across))
+    roundings += sum(depth(t.filters) for t in (down, across)) if on_the_way else _FILTER_ROUNDINGS
     error = roundings * _UNIT_ROUNDOFF
     return error / (1 - error) * _growth(down) * _growth(across)

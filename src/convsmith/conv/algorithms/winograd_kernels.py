@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Final
+from itertools import product
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,18 +27,19 @@ from convsmith.kernel.transforms import multiply
 if TYPE_CHECKING:
     from convsmith.conv.algorithms.winograd import WinogradTiling
 
-__all__ = ["WinogradKernels", "transforms_of"]
+__all__ = ["Grid", "WinogradKernels", "transforms_of"]
 
 _STRAIGHT: Final = 36  # transforms of more elements are loops over a buffer
 _PACKED: Final = 1 << 21  # float64 elements of transformed weights that are made at a time
 
 _Matrix = Sequence[Sequence[Fraction]]
 Index = int | Value
+_Count = TypeVar("_Count", int, Value)
 _Store = Callable[[Index, Index, Value], None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Grid:
+class Grid:
     """Vectors in memory by row and column."""
 
     base: Value
@@ -46,9 +48,11 @@ class _Grid:
     lanes: int
 
     def load(self, i: Index, j: Index) -> Value:
+        """Returns the vector of a row and a column."""
         return self.base.at(self._offset(i, j)).load(self.lanes)
 
     def store(self, i: Index, j: Index, value: Value) -> None:
+        """Stores the vector of a row and a column."""
         self.base.at(self._offset(i, j)).store(value)
 
     def _offset(self, i: Index, j: Index) -> Index:
@@ -90,7 +94,7 @@ class WinogradKernels:
         self.all_panels = -(-g.filters // self.width)
         self.patch_columns = (tiling.columns - 1) * self.tx.step + self.tx.extent
         self.line = odd_pitch(self.patch_columns * tiling.chunk, 16)
-        gathered = 1 if tiling.staged else tiling.rows
+        gathered = tiling.rows if tiling.schedule == "fused" else 1
         self.patch = _round(((gathered - 1) * self.ty.step + self.ty.extent) * self.line)
         # Rows of pixels are read in groups of `lanes`, the last one past the end.
         self.strip = _round((self.ty.m * tiling.columns * self.tx.m + self.lanes) * self.lanes)
@@ -104,6 +108,12 @@ class WinogradKernels:
         # Elements that are multiplied by the same weights share them.
         self.stored = self.ty.distinct * self.tx.distinct
         self.weights = self.all_panels * self.stored * g.channels * self.width  # of one group
+        # What stands between the phases, per block, and what threads use for themselves.
+        self.shared, self.own = 0, self.patch + self.strip
+        if tiling.schedule == "staged":
+            self.shared = self.transformed + self.all_panels * self.products
+        else:
+            self.own += self.transformed + self.products
         # Pixels of an output that is not in the cache; a line of planes would not be worth it.
         large = 4 * spec.filters * g.rows * g.columns > target.level2
         self.asks = large and spec.layout == "channels_last"
@@ -135,23 +145,24 @@ class WinogradKernels:
                 packed[group, panel, :, channel : channel + some] = made.reshape(
                     self.stored, -1, self.width
                 )
-        if self.tiling.staged:
+        if self.tiling.schedule == "staged":
             packed = np.ascontiguousarray(packed.swapaxes(1, 2))
         return packed.reshape(-1)
 
     def workspace(self, batch: int, threads: int) -> int:
         """Returns what threads use for themselves, and what stands between phases."""
-        if self.tiling.staged:
-            blocks = batch * self.g.groups * math.prod(self.blocks)
-            shared = blocks * (self.transformed + self.all_panels * self.products)
-            return shared + threads * (self.patch + self.strip)
-        return threads * (self.patch + self.strip + self.transformed + self.products)
+        return self._blocks(batch) * self.shared + threads * self.own
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The kernels' names, in order."""
+        return tuple(name for name, _ in self.phases(1))
 
     def phases(self, batch: int) -> list[tuple[str, int]]:
         """Returns the one phase, or the three."""
         t = self.tiling
-        blocks = batch * self.g.groups * math.prod(self.blocks)
-        if not t.staged:
+        blocks = self._blocks(batch)
+        if t.schedule == "fused":
             return [("compute", blocks)]
         return [
             ("transform", blocks * t.rows * (self.deep // t.chunk)),
@@ -161,7 +172,7 @@ class WinogradKernels:
 
     def write(self, unit: Unit) -> None:
         """Writes the kernels."""
-        if not self.tiling.staged:
+        if self.tiling.schedule == "fused":
             with unit.kernel("compute") as code:
                 self._compute(code)
             return
@@ -171,6 +182,10 @@ class WinogradKernels:
             self._multiply_item(code)
         with unit.kernel("restore") as code:
             self._restore_item(code)
+
+    def _blocks(self, batch: _Count) -> _Count:
+        """Returns how many blocks some images have."""
+        return batch * (self.g.groups * math.prod(self.blocks))
 
     def _place(self, code: Code, block: Value) -> _Place:
         down, across = self.blocks
@@ -182,12 +197,16 @@ class WinogradKernels:
             block % across * self.tiling.columns,
         )
 
+    def _own(self, code: Code) -> Value:
+        """Returns a thread's own memory: a patch, a strip and more."""
+        between = self._blocks(code.word(BATCH)) * self.shared if self.shared else 0
+        return code.pointer(WORKSPACE).at(code.worker * self.own + between)
+
     # Fused ----------------------------------------------------------------------------
 
     def _compute(self, code: Code) -> None:
         t = self.tiling
-        own = self.patch + self.strip + self.transformed + self.products
-        patch = code.pointer(WORKSPACE).at(code.worker * own)
+        patch = self._own(code)
         strip = patch.at(self.patch)
         transformed = strip.at(self.strip)
         products = transformed.at(self.transformed)
@@ -197,7 +216,7 @@ class WinogradKernels:
             for r in code.range(t.rows):
                 self._transform_row(
                     code, patch.at(r * (self.ty.step * self.line)),
-                    transformed.at(r * (t.columns * self.pixel) + channel),
+                    transformed.at(r * (t.columns * self.pixel)), channel,
                 )  # fmt: skip
         for panel in code.range(self.all_panels):
             weights = code.pointer(WEIGHTS).at(
@@ -209,7 +228,7 @@ class WinogradKernels:
                 self._multiply(
                     code, transformed.at(element * self.element_in),
                     weights.at(self._stored(code, element) * (self.g.channels * self.width)),
-                    products.at(element * self.element_out),
+                    products.at(element * self.element_out), channels=self.g.channels,
                 )  # fmt: skip
             for r in code.range(code.smaller(code.integer(self.high) - at.row, t.rows)):
                 self._restore_row(code, products, panel, at, r, strip)
@@ -230,14 +249,6 @@ class WinogradKernels:
 
     # Staged ---------------------------------------------------------------------------
 
-    def _shared(self, code: Code) -> tuple[Value, Value, Value]:
-        """Returns the transformed tiles, the products, and a thread's own memory."""
-        blocks = code.word(BATCH) * (self.g.groups * math.prod(self.blocks))
-        base = code.pointer(WORKSPACE)
-        products = base.at(blocks * self.transformed)
-        own = products.at(blocks * (self.all_panels * self.products))
-        return base, products, own.at(code.worker * (self.patch + self.strip))
-
     def _transform_item(self, code: Code) -> None:
         t = self.tiling
         chunks = self.deep // t.chunk
@@ -245,10 +256,10 @@ class WinogradKernels:
         r = code.item // chunks % t.rows
         block = code.item // (chunks * t.rows)
         place = self._place(code, block)
-        base, _, patch = self._shared(code)
+        patch = self._own(code)
         self._gather(code, place, place.row + r, channel, patch, 1)
-        to = base.at(block * self.transformed + r * (t.columns * self.pixel) + channel)
-        self._transform_row(code, patch, to)
+        to = code.pointer(WORKSPACE).at(block * self.transformed + r * (t.columns * self.pixel))
+        self._transform_row(code, patch, to, channel)
 
     def _multiply_item(self, code: Code) -> None:
         """Multiplies one element of all images with some panels, each of which is read once."""
@@ -257,9 +268,8 @@ class WinogradKernels:
         chunks = -(-self.all_panels // t.panels)
         first = code.item // self.elements % chunks * t.panels
         group = code.item // (self.elements * chunks)
-        base, products, _ = self._shared(code)
-        left = base.at(element * self.element_in)
-        place = products.at(element * self.element_out)
+        left = code.pointer(WORKSPACE).at(element * self.element_in)
+        place = self._between(code).at(element * self.element_out)
         weights = code.pointer(WEIGHTS).at(group * self.weights)
         for panel in code.range(first, code.smaller(first + t.panels, self.all_panels)):
             which = self._stored(code, element) * self.all_panels + panel
@@ -269,6 +279,7 @@ class WinogradKernels:
                 self._multiply(
                     code, left.at(block * self.transformed), matrix,
                     place.at((block * self.all_panels + panel) * self.products),
+                    channels=self.g.channels,
                 )  # fmt: skip
 
     def _restore_item(self, code: Code) -> None:
@@ -277,9 +288,13 @@ class WinogradKernels:
         r = code.item // self.all_panels % t.rows
         block = code.item // (self.all_panels * t.rows)
         place = self._place(code, block)
-        _, products, own = self._shared(code)
-        mine = products.at((block * self.all_panels + panel) * self.products)
-        self._restore_row(code, mine, panel, place, r, own.at(self.patch))
+        mine = self._between(code).at((block * self.all_panels + panel) * self.products)
+        self._restore_row(code, mine, panel, place, r, self._own(code).at(self.patch))
+
+    def _between(self, code: Code) -> Value:
+        """Returns the products of all blocks and panels."""
+        blocks = self._blocks(code.word(BATCH))
+        return code.pointer(WORKSPACE).at(blocks * self.transformed)
 
     # Gathering ------------------------------------------------------------------------
 
@@ -301,24 +316,28 @@ class WinogradKernels:
 
     # Transforms -----------------------------------------------------------------------
 
-    def _transform_row(self, code: Code, patch: Value, transformed: Value) -> None:
-        """Transforms one row of tiles, ``chunk`` channels deep."""
+    def _depth(self, channel: Value) -> Value:
+        """Returns where a channel of the transformed tiles lies."""
+        return channel
+
+    def _transform_row(self, code: Code, patch: Value, transformed: Value, first: Value) -> None:
+        """Transforms one row of tiles, ``chunk`` channels deep from ``first`` on."""
         t, lanes = self.tiling, self.lanes
         buffer = code.local(self.elements * lanes) if self.elements > _STRAIGHT else None
         down, across = self.tx.alpha * self.element_in, self.element_in
         for tile in code.range(t.columns):
             for channel in code.range(0, t.chunk, lanes):
-                place = transformed.at(tile * self.pixel + channel)
+                place = transformed.at(tile * self.pixel + self._depth(first + channel))
 
                 def store(i: Index, j: Index, value: Value, place: Value = place) -> None:
                     place.at(i * down + j * across).store(value)
 
                 source = patch.at(tile * (self.tx.step * t.chunk) + channel)
-                tile_of = _Grid(source, self.line, t.chunk, lanes)
+                tile_of = Grid(source, self.line, t.chunk, lanes)
                 self._both_axes(code, self.ty.inputs, self.tx.inputs, tile_of, store, buffer)
 
     def _both_axes(
-        self, code: Code, down: _Matrix, across: _Matrix, tile: _Grid, store: _Store,
+        self, code: Code, down: _Matrix, across: _Matrix, tile: Grid, store: _Store,
         buffer: Value | None,
     ) -> None:  # fmt: skip
         """Computes down @ tile @ across^T for one tile of vectors."""
@@ -333,7 +352,7 @@ class WinogradKernels:
                 for j, value in enumerate(made):
                     store(i, j, value)
             return
-        half = _Grid(buffer, width * lanes, lanes, lanes)
+        half = Grid(buffer, width * lanes, lanes, lanes)
         for column in code.range(width):
             made = multiply(code, down, [tile.load(i, column) for i in range(depth)])
             for i, value in enumerate(made):
@@ -352,15 +371,29 @@ class WinogradKernels:
         row = code.smaller(element // self.tx.alpha, self.ty.distinct - 1)
         return row * self.tx.distinct + code.smaller(element % self.tx.alpha, self.tx.distinct - 1)
 
-    def _multiply(self, code: Code, left: Value, weights: Value, products: Value) -> None:
-        """Multiplies one element of all tiles of a block with one panel of filters."""
+    def _multiply(
+        self, code: Code, left: Value, weights: Value, products: Value, *,
+        channels: int, adding: bool = False,
+    ) -> None:  # fmt: skip
+        """Multiplies one element of all tiles of a block with one panel of filters.
+
+        Args:
+            code: Where to write.
+            left: The element of the transformed tiles.
+            weights: That of the panel's transformed weights.
+            products: Where the sums go.
+            channels: How many are summed up.
+            adding: Whether to add to the sums that are there.
+        """
         t = self.tiling
 
         def some(first: Value | int, height: int) -> None:
-            tile = Tile(code, height, t.vectors, self.lanes)
-            offsets = [r * self.pixel for r in range(height)]
-            tile.accumulate(left.at(first * self.pixel), offsets, weights, self.g.channels)
             place = products.at(first * self.width)
+            tile = Tile(code, height, t.vectors, self.lanes)
+            for r, v in product(range(height if adding else 0), range(t.vectors)):
+                tile.sums[r][v].set(place.load(self.lanes, r * self.width + v * self.lanes))
+            offsets = [r * self.pixel for r in range(height)]
+            tile.accumulate(left.at(first * self.pixel), offsets, weights, channels)
             tile.finish(lambda r, v, value: place.store(value, r * self.width + v * self.lanes))
 
         whole = self.tiles // t.height * t.height
@@ -380,14 +413,14 @@ class WinogradKernels:
         buffer = (
             code.local(self.ty.m * self.tx.alpha * lanes) if self.elements > _STRAIGHT else None
         )
-        edge = _Grid(code.local(self.ty.m * self.tx.m * lanes), self.tx.m * lanes, lanes, lanes)
+        edge = Grid(code.local(self.ty.m * self.tx.m * lanes), self.tx.m * lanes, lanes, lanes)
         tiles = code.smaller(code.integer(self.wide) - at.column, t.columns)
 
         def restore(tile: Value, v: Value, store: _Store) -> None:
             """Hands the outputs of a tile with their bias to ``store``."""
             bias = load_bias(code, self.spec, self._first(at, panel, v), lanes)
             source = products.at((r * t.columns + tile) * self.width + v * lanes)
-            sums = _Grid(source, self.tx.alpha * self.element_out, self.element_out, lanes)
+            sums = Grid(source, self.tx.alpha * self.element_out, self.element_out, lanes)
 
             def biased(i: Index, j: Index, value: Value) -> None:
                 store(i, j, value if bias is None else value + bias)
@@ -397,7 +430,7 @@ class WinogradKernels:
         def row_of_planes(v: Value) -> None:
             for tile in code.range(tiles):
                 place = strip.at(tile * (self.tx.m * lanes))
-                grid = _Grid(place, t.columns * self.tx.m * lanes, lanes, lanes)
+                grid = Grid(place, t.columns * self.tx.m * lanes, lanes, lanes)
                 restore(tile, v, grid.store)
             self._scatter(code, at, y, panel, v, strip)
 
