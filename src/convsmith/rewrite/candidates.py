@@ -32,6 +32,11 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 
+WIDE = 2048
+"""Numbers in a window. A fit takes time in proportion to their square: beyond, fewer are tried."""
+
+FEWEST = 3
+
 ROUNDS = 2
 """Rounds of alternating least squares for a candidate; the chosen ones get more."""
 
@@ -166,7 +171,7 @@ def tabulate(
         widths: These widths instead of the grid.
         variant: This variant alone.
         rounds: Rounds of alternating least squares per candidate.
-        about: At most about so many widths per form and variant.
+        about: At most about so many widths per form and variant; fewer for very wide windows.
         progress: Called after each layer.
     """
     curved = curved or {}
@@ -233,6 +238,8 @@ def _fit_grid(
             macs, params = cost(ops, site.x, learnable=site.learnable)
             if macs < dense:
                 costs[some] = (ops, macs, params)
+    if about is not None and site.width > WIDE:
+        about = max(about * WIDE // site.width, FEWEST)
     if about is not None and len(costs) > about:
         listed = list(costs)
         places = {round(i * (len(listed) - 1) / (about - 1)) for i in range(about)}
