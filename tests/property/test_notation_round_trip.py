@@ -338,6 +338,6 @@ def test_every_operator_takes_part(kind: type[Operator]) -> None:
     anything = st.one_of(operators(x), several)
     # The first that is found: looking for the simplest takes most of the time.
     any_one = settings(
-        max_examples=2000, phases=[Phase.generate], suppress_health_check=[*HealthCheck]
+        max_examples=50_000, phases=[Phase.generate], suppress_health_check=[*HealthCheck]
     )
     assert isinstance(find(anything, lambda op: isinstance(op, kind), settings=any_one), kind)
