@@ -19,7 +19,7 @@ from convsmith.runtime import timing
 from convsmith.sources.zoo import NETWORKS
 
 HEAVY = ("optimize", "calibrate", "rewrite", "run")
-"""Verbs whose own tests run them."""
+"""Verbs that need a trained network and images."""
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -111,3 +111,33 @@ def test_every_convsmith_command_is_a_verb() -> None:
     used = re.findall(r"^\s+convsmith (\w+) ", README.read_text(), re.MULTILINE)
     assert used
     assert set(used) <= verbs
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_commands_of_a_rewrite_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    module = nn.Sequential(nn.Conv2d(3, 8, 5), *pooled).eval()
+    cs.save(cs.load(module, (1, 3, 16, 16)), "network.onnx")
+    random = np.random.default_rng(0)
+    for folder in ("images", "labelled/one", "labelled/two"):
+        Path(folder).mkdir(parents=True)
+        for index in range(3):
+            pixels = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(f"{folder}/{index}.png")
+    seen = []
+    for line in re.findall(r"^    (convsmith .*)$", README.read_text("utf-8"), re.MULTILINE):
+        verb, *options = shlex.split(line, comments=True)[1:]
+        if verb not in HEAVY:
+            continue
+        capsys.readouterr()
+        code = run([verb, *options, *(["--force"] if "-o" in options else [])])
+        said = capsys.readouterr().err
+        too_fast = "--latency" in options and "cannot be met" in said  # it depends on the machine
+        assert code == (2 if too_fast else 0), (line, said)
+        seen.append(verb)
+    assert sorted(seen) == ["calibrate", "optimize", "rewrite", "rewrite", "rewrite", "run"]
+    assert cs.load("smaller.onnx").shapes["input"] == (1, 3, 16, 16)
