@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg
 
-__all__ = ["Problem", "alternate", "compose", "inverse_of", "ridged", "whitened"]
+__all__ = ["Problem", "alternate", "compose", "conjugated", "inverse_of", "ridged", "whitened"]
 
 Array = npt.NDArray[Any]
 
@@ -282,23 +282,51 @@ def _solve(
         rows = value.reshape(len(value), -1)
         return masked((left @ rows @ right).reshape(value.shape))
 
-    residual = masked(place.back(problem.target)) - apply(kernel)
+    side = masked(place.back(problem.target))
+    return conjugated(apply, side, kernel, precondition, iterations)
+
+
+def conjugated(
+    apply: Callable[[Array], Array],
+    side: Array,
+    start: Array,
+    precondition: Callable[[Array], Array],
+    iterations: int,
+    *,
+    goal: float = 1e-8,
+) -> Array:
+    """Improves a solution of ``apply(x) = side`` by preconditioned conjugate gradients.
+
+    Args:
+        apply: A symmetric positive operator.
+        side: What it is to give.
+        start: Where to begin; of the same shape.
+        precondition: Roughly its inverse.
+        iterations: At most so many.
+        goal: The share of the first squared residual, as preconditioned, at which to stop.
+
+    >>> half = conjugated(lambda x: 2 * x, np.ones(2), np.zeros(2), lambda r: r, 1)
+    >>> half
+    array([0.5, 0.5])
+    """
+    found = start
+    residual = side - apply(found)
     ready = precondition(residual)
     direction, old = ready, float(np.sum(residual * ready))
-    goal = 1e-8 * old
+    least = goal * old
     for _ in range(iterations):
-        if old <= goal or old <= 0 or not math.isfinite(old):
+        if old <= least or old <= 0 or not math.isfinite(old):
             break
         image = apply(direction)
         curvature = float(np.sum(direction * image))
         if curvature <= 0:
             break
-        kernel = kernel + (old / curvature) * direction
+        found = found + (old / curvature) * direction
         residual = residual - (old / curvature) * image
         ready = precondition(residual)
         new = float(np.sum(residual * ready))
         direction, old = ready + (new / old) * direction, new
-    return kernel
+    return found
 
 
 def _sides(place: _Place, mask: Array | None) -> tuple[Array, Array | None]:

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg
 
-from convsmith.rewrite.fitting import Problem, ridged, whitened
+from convsmith.rewrite.fitting import Problem, conjugated, ridged, whitened
 from convsmith.rewrite.forms.form import Fitter, Form, Widths
 from convsmith.rewrite.site import Kernels, LayerOp, Site
 
@@ -135,22 +135,8 @@ class _Fitter:
             dense = np.einsum("oit,itk->oik", mixing, value, optimize=True)
             return back(dense.reshape(problem.outs, -1) @ problem.covariance)
 
-        residual = back(problem.target) - apply(windows)
-        ready = residual / scale
-        direction, old = ready, float(np.sum(residual * ready))
-        for _ in range(iterations):
-            if old <= 0:
-                break
-            image = apply(direction)
-            curvature = float(np.sum(direction * image))
-            if curvature <= 0:
-                break
-            windows = windows + (old / curvature) * direction
-            residual = residual - (old / curvature) * image
-            ready = residual / scale
-            new = float(np.sum(residual * ready))
-            direction, old = ready + (new / old) * direction, new
-        return windows
+        side = back(problem.target)
+        return conjugated(apply, side, windows, lambda rest: rest / scale, iterations, goal=0.0)
 
 
 def _singular_windows(problem: Problem, terms: int) -> Array:

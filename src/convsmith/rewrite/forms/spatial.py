@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg
 
-from convsmith.rewrite.fitting import RIDGE, Problem, inverse_of, ridged, whitened
+from convsmith.rewrite.fitting import RIDGE, Problem, conjugated, inverse_of, ridged, whitened
 from convsmith.rewrite.forms.form import Fitter, Form, Widths, aligned
 from convsmith.rewrite.site import Kernels, LayerOp, Site, cost
 
@@ -242,23 +242,7 @@ def _solve_first(
         result: Array = left @ value @ inverse
         return result
 
-    residual = side - apply(first)
-    ready = precondition(residual)
-    direction, old = ready, float(np.sum(residual * ready))
-    goal = 1e-8 * old
-    for _ in range(iterations):
-        if old <= goal or old <= 0:
-            break
-        image = apply(direction)
-        curvature = float(np.sum(direction * image))
-        if curvature <= 0:
-            break
-        first = first + (old / curvature) * direction
-        residual = residual - (old / curvature) * image
-        ready = precondition(residual)
-        new = float(np.sum(residual * ready))
-        direction, old = ready + (new / old) * direction, new
-    return first
+    return conjugated(apply, side, first, precondition, iterations)
 
 
 def _orthonormal(first: Array) -> Array:
