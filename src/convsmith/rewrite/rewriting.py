@@ -90,8 +90,8 @@ def rewrite(
         DataError: If the calibration belongs to another network, or weights or values in the
             network are NaN or infinite.
         PlanError: If the plan does.
-        UsageError: If there is not exactly one of ``macs``, ``params``, ``max_loss`` and
-            ``plan``, or a form, layer or strategy is unknown.
+        UsageError: If there is not exactly one of ``macs``, ``params``, ``latency``,
+            ``max_loss`` and ``plan``, or a form, layer or strategy is unknown.
 
     A budget that pays for the network as it is changes nothing:
 
