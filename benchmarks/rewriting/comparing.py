@@ -168,7 +168,7 @@ def _as_fast(ready: Prepared, budget: float, run: _Run) -> Graph:
         share = round(step * STEP, 3)
         if share not in ready.times:
             try:
-                nets = {"made": ready.at(share)}
+                nets = {"made": ready.to_time(share)}
             except Unreachable:
                 return True  # too cheap for the method: look above
             times = time_shares(run.original, nets, run.task, run.seconds, run.threads)

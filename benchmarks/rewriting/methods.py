@@ -17,6 +17,9 @@ import convsmith as cs
 from convsmith.errors import BudgetError
 from convsmith.graph import Graph
 from convsmith.parallel import one_blas_thread
+from convsmith.rewrite.applying import replace_layers
+from convsmith.rewrite.forms import KEEP
+from convsmith.rewrite.rebuilding import correct_means
 from convsmith.rewrite.task import Task as RewriteTask
 
 __all__ = ["METHODS", "Method", "Prepared", "Setting"]
@@ -37,12 +40,20 @@ class Setting:
 class Prepared:
     """A method that has seen the calibration images; networks are made once per share.
 
+    Args:
+        make: Makes the network.
+        sketch: Makes one of the same layers with other weights, for a method that takes long:
+            it takes as much time, which is all that is asked while a share is searched for.
+
     Attributes:
         times: Measured times over the original's, by share, of those that were timed alone.
     """
 
-    def __init__(self, make: Callable[[float], Graph]) -> None:
+    def __init__(
+        self, make: Callable[[float], Graph], sketch: Callable[[float], Graph] | None = None
+    ) -> None:
         self._make = make
+        self._sketch = sketch
         self._made: dict[float, Graph] = {}
         self.times: dict[float, float] = {}
 
@@ -55,6 +66,14 @@ class Prepared:
         if share not in self._made:
             self._made[share] = self._make(share)
         return self._made[share]
+
+    def to_time(self, share: float) -> Graph:
+        """A network that takes as long as that.
+
+        Raises:
+            Unreachable: If the method has none.
+        """
+        return self.at(share) if self._sketch is None else self._sketch(share)
 
 
 _Prepare = Callable[[Setting], Prepared]
@@ -97,7 +116,19 @@ def _ours(setting: Setting) -> Prepared:
         except BudgetError as error:
             raise Unreachable(str(error)) from None
 
-    return Prepared(make)
+    def sketch(share: float) -> Graph:
+        try:
+            chosen = table.within("macs", share * task.before.macs, task.before.macs)
+        except BudgetError as error:
+            raise Unreachable(str(error)) from None
+        chains = {
+            layer: correct_means(net, net.by_name[layer], taken, calibration.moments.get(layer))
+            for layer, taken in chosen.items()
+            if taken.form != KEEP
+        }
+        return replace_layers(net, {layer: made.chain for layer, made in chains.items()})
+
+    return Prepared(make, sketch)
 
 
 _ChainsAt = Callable[[tuple[Layer, ...], float], Chains]
