@@ -12,9 +12,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import cache
 from pathlib import Path
-from threading import Lock
+from threading import Lock, local
 from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
@@ -35,17 +36,24 @@ _Made = TypeVar("_Made")
 
 
 _chosen: int | None = None
+_here = local()
 
 
 def threads() -> int:
     """Returns how many threads to use.
 
     In this order: what :func:`set_threads` was given, the environment variable
-    ``CONVSMITH_THREADS``, the cores that this process is granted.
+    ``CONVSMITH_THREADS``, the cores that this process is granted. In work that :func:`spread`
+    has spread, its share of them: all threads over as many as work there at the same time.
 
     >>> threads() >= 1
     True
     """
+    granted = _granted()
+    return min(granted, getattr(_here, "share", granted))
+
+
+def _granted() -> int:
     if _chosen is not None:
         return _chosen
     wanted = os.environ.get("CONVSMITH_THREADS", "")
@@ -164,8 +172,14 @@ def one_blas_thread() -> Iterator[None]:
                 _limit = None
 
 
-def spread(work: Callable[[_Item], _Made], items: Iterable[_Item]) -> list[_Made]:
+def spread(
+    work: Callable[[_Item], _Made], items: Iterable[_Item], *, singly: bool = False
+) -> list[_Made]:
     """Applies ``work`` to every item, over all threads, and returns the results in order.
+
+    Work that is spread again inside shares the threads: no more of them run than outside. What
+    the caller has set for itself alone (``numpy.errstate``, context variables) holds there too.
+    ``singly`` hands out one item at a time: for few that take very different times.
 
     >>> spread(lambda x: x * x, [1, 2, 3])
     [1, 4, 9]
@@ -176,7 +190,15 @@ def spread(work: Callable[[_Item], _Made], items: Iterable[_Item]) -> list[_Made
         if count <= 1:
             return [work(item) for item in listed]
         # A few runs of neighbours per thread: even enough, and cheap for many small items.
-        size = -(-len(listed) // (4 * count))
+        size = 1 if singly else -(-len(listed) // (4 * count))
         runs = [listed[start : start + size] for start in range(0, len(listed), size)]
-        with ThreadPoolExecutor(count) as pool:
-            return [made for run in pool.map(lambda r: [work(i) for i in r], runs) for made in run]
+        share = threads() // count
+        contexts = [copy_context() for _ in runs]  # one can be entered by one thread at a time
+        with ThreadPoolExecutor(count, initializer=_take, initargs=(share,)) as pool:
+            made = pool.map(lambda c, run: c.run(lambda: [work(i) for i in run]), contexts, runs)
+            return [one for some in made for one in some]
+
+
+def _take(share: int) -> None:
+    """Tells a thread how many it may use for what it spreads itself."""
+    _here.share = share

@@ -25,7 +25,7 @@ SPEC = ConvSpec(size=(12, 12), channels=8, filters=8, kernel=(3, 3), padding=((1
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own, so that nothing is known and nothing is left behind."""
     monkeypatch.setenv("CONVSMITH_CACHE", str(tmp_path))
-    monkeypatch.setattr(choice, "_SECONDS", 0.002)
+    monkeypatch.setattr(choice, "_TURN", 0.0005)
     return tmp_path
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any, Final
 
 import numpy as np
@@ -32,9 +33,13 @@ DEFAULT_TOLERANCE: Final = 20.0
 EXACT: Final = ("direct", "im2col", "pointwise", "depthwise", "planar")
 """Algorithms that sum the products of the definition, nothing else."""
 
-_SCHEMA: Final = "convsmith.choice/1"
-_SECONDS: Final = 0.03  # spent on measuring one candidate, once it is compiled
-_ROUNDS: Final = 3
+_SCHEMA: Final = "convsmith.choice/2"
+_TURN: Final = 0.006  # seconds of one candidate's turn
+_MOST_RUNS: Final = 50  # of one turn
+_TURNS: Final = 3  # of every candidate that is not far behind
+_LAST_TURNS: Final = 7  # more, of those close to the fastest
+_CLOSE: Final = 1.25  # times as slow as the fastest
+_FAR: Final = 2.0
 _UNLIKELY: Final = 2.5  # times the best candidate's predicted effort
 _KEPT: Final = 1024  # decisions of this process
 
@@ -49,7 +54,7 @@ class Measurement:
     Attributes:
         algorithm: Its name.
         tiling: Its tiling, as text.
-        milliseconds: The fastest of some runs, for the spec's batch, weights prepared before.
+        milliseconds: The median of some turns, for the spec's batch, weights prepared before.
     """
 
     algorithm: str
@@ -181,7 +186,11 @@ def _measure(
     known: dict[str, Measurement],
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Measurement]:
-    """Measures the likely candidates round by round, so that a disturbance hits all alike."""
+    """Measures the likely candidates in turns, so that a disturbance hits all alike.
+
+    Those far behind drop out after two runs, those not close to the fastest after a few turns:
+    what decides is the median of ten turns of the last ones.
+    """
     random = np.random.default_rng(0)
     x = aligned(math.prod(spec.input_shape)).reshape(spec.input_shape)
     x[...] = random.standard_normal(spec.input_shape, np.float32)
@@ -189,39 +198,48 @@ def _measure(
     bias = np.zeros(spec.filters, np.float32) if spec.bias else None
     out = aligned(math.prod(spec.output_shape)).reshape(spec.output_shape)
     residual = np.zeros_like(out) if spec.residual else None
-    measured = dict(known)
-    ready: dict[str, tuple[ConvPlan, Prepared]] = {}
-    best: dict[str, float] = {}
+    ready: dict[str, Prepared] = {}
+    taken: dict[str, list[float]] = {}  # seconds
 
     def once(name: str) -> float:
         began = time.perf_counter()
-        ready[name][1](x, out, residual=residual)
-        took = time.perf_counter() - began
-        best[name] = min(took, best.get(name, math.inf))
-        return took
+        ready[name](x, out, residual=residual)
+        return time.perf_counter() - began
 
-    for made in _likely(possible):
+    def turn(name: str) -> None:
+        once(name)  # brings its weights into the caches
+        runs = [once(name)]
+        while sum(runs) < _TURN and len(runs) < _MOST_RUNS:
+            runs.append(once(name))
+        taken[name].append(median(runs))
+
+    likely = [made for made in _likely(possible) if _name(made) not in known]
+    for made in likely:
         name = _name(made)
-        if name in known:
-            continue
         if progress is not None:
             progress(name)
-        ready[name] = (made, made.prepare(weights, bias))
-        once(name)
-        once(name)
-        if best[name] > 2 * min(best.values()):
-            del ready[name]  # out of the race; its two runs are its measurement
-    for _ in range(_ROUNDS):
+        ready[name] = made.prepare(weights, bias)
+        taken[name] = [min(once(name), once(name))]
+        if taken[name][0] > _FAR * min(min(times) for times in taken.values()):
+            del ready[name]  # out of the race; that run is its measurement
+    for name in ready:
+        taken[name].clear()  # the caches were cold
+    for _ in range(_TURNS):
         for name in ready:
-            left = _SECONDS / _ROUNDS
-            while left > 0:
-                left -= once(name)
-    for made in _likely(possible):
+            turn(name)
+    fastest = min((median(taken[name]) for name in ready), default=0.0)
+    last = [name for name in ready if median(taken[name]) <= _CLOSE * fastest]
+    for _ in range(_LAST_TURNS if len(last) > 1 else 0):
+        for name in last:
+            turn(name)
+    measured = dict(known)
+    for made in likely:
         name = _name(made)
-        if name in best:
-            measured[name] = Measurement(
-                algorithm=made.algorithm, tiling=str(made.tiling), milliseconds=1e3 * best[name]
-            )
+        measured[name] = Measurement(
+            algorithm=made.algorithm,
+            tiling=str(made.tiling),
+            milliseconds=1e3 * median(taken[name]),
+        )
     _remember(spec, host(), measured)
     return measured
 

@@ -19,7 +19,7 @@ import numpy as np
 from convsmith.errors import UnsupportedOperatorError
 from convsmith.graph.affine import affine_of
 from convsmith.graph.compute import Array, compute, pad_for_windows, windows
-from convsmith.graph.evaluate import node_arguments
+from convsmith.graph.evaluate import image_slices, node_arguments
 from convsmith.graph.graph import Graph
 from convsmith.graph.operators import (
     Activation,
@@ -49,6 +49,7 @@ from convsmith.graph.operators import (
     Unary,
 )
 from convsmith.graph.shape import effective_kernel, resolve_padding
+from convsmith.parallel import spread
 
 __all__ = ["Run", "adjoint", "gradients"]
 
@@ -152,7 +153,7 @@ def gradients(
         try:
             outputs = [values[name] for name in node.outputs]
             run = Run(given=got, inputs=inputs, parameters=parameters, outputs=outputs)
-            made = adjoint(node.op, run)
+            made = _by_image(node.op, run)
         except UnsupportedOperatorError:
             unknown.update(node.inputs)
             continue
@@ -160,6 +161,31 @@ def gradients(
             if gradient is not None:
                 found[name] = found[name] + gradient if name in found else gradient
     return {name: found[name] for name in wanted if name in found and name not in unknown}
+
+
+def _by_image(op: Operator, run: Run) -> Gradients:
+    """The gradients, some images at a time where each goes its own way and that takes a while."""
+    one_way = isinstance(op, Activation | Unary | Norm | Pool)
+    parts = image_slices(op, run.inputs) if one_way else []
+    if not parts:
+        return adjoint(op, run)
+    made = np.empty_like(run.inputs[0], dtype=run.gradient.dtype)
+
+    def put(images: slice) -> None:
+        (gradient,) = adjoint(
+            op,
+            Run(
+                given=[run.gradient[images]],
+                inputs=[run.inputs[0][images]],
+                parameters=run.parameters,
+                outputs=[run.outputs[0][images]],
+            ),
+        )
+        assert gradient is not None
+        made[images] = gradient
+
+    spread(put, parts)
+    return (made,)
 
 
 def _moved(op: Operator, run: Run) -> Gradients:

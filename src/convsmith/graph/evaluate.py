@@ -16,19 +16,33 @@ from convsmith.errors import ConvsmithError, DataError, ShapeError
 from convsmith.graph.compute import Array, compute, pad_for_windows, windows
 from convsmith.graph.fragment import ConvStep
 from convsmith.graph.graph import Graph, Node
-from convsmith.graph.operators import Activation, Operator, roles
+from convsmith.graph.operators import (
+    Activation,
+    Elementwise,
+    GlobalPool,
+    Norm,
+    Operator,
+    Pool,
+    Unary,
+    roles,
+)
 from convsmith.graph.shape import infer_shapes, parameter_shapes
+from convsmith.parallel import spread
 
 __all__ = [
     "Array",
     "apply",
     "evaluate",
+    "image_slices",
     "node_arguments",
     "pad_for_windows",
     "run_chain",
     "steps",
     "windows",
 ]
+
+BLOCK_BYTES = 1 << 20
+"""How many bytes of images are computed at a time, where every image goes its own way."""
 
 
 def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -144,8 +158,57 @@ def apply(op: Operator, inputs: list[Array], parameters: list[Array]) -> tuple[A
                 f"its {role} has shape {have.shape}, the layer needs {want}",
                 remedy="check the number of input channels",
             )
+    parts = image_slices(op, inputs)
+    if parts:
+        return (_computed_by_image(op, inputs, parameters, parts),)
     result = compute(op, *inputs, *parameters)
     return result if isinstance(result, tuple) else (result,)
+
+
+def image_slices(op: Operator, inputs: Sequence[Array]) -> list[slice]:
+    """Some images at a time, few enough that a cache holds what is made of them on the way.
+
+    Nothing where images do not go through an operator each for itself, or are few or small.
+    Convolutions see to it themselves.
+
+    >>> image_slices(Activation(kind="relu"), [np.zeros((4, 1, 512, 512))])[:2]
+    [slice(0, 1, None), slice(1, 2, None)]
+    """
+    x = inputs[0] if inputs else None
+    if x is None or x.ndim < 2 or len(x) < 2 or x.nbytes < 2 * BLOCK_BYTES:
+        return []
+    match op:
+        case Activation() | Unary() | GlobalPool():
+            alone = True
+        case Pool():
+            alone = not op.indices
+        case Norm():
+            alone = op.kind in ("batch", "group", "instance")
+        case Elementwise():
+            alone = all(other.shape == x.shape for other in inputs)
+        case _:
+            alone = False
+    size = max(1, BLOCK_BYTES * len(x) // x.nbytes)
+    return [slice(at, at + size) for at in range(0, len(x), size)] if alone else []
+
+
+def _computed_by_image(
+    op: Operator, inputs: Sequence[Array], parameters: Sequence[Array], parts: Sequence[slice]
+) -> Array:
+    def some(images: slice) -> Array:
+        result = compute(op, *(x[images] for x in inputs), *parameters)
+        assert isinstance(result, np.ndarray)
+        return result
+
+    first = some(parts[0])
+    made = np.empty((len(inputs[0]), *first.shape[1:]), first.dtype)
+    made[parts[0]] = first
+
+    def put(images: slice) -> None:
+        made[images] = some(images)
+
+    spread(put, parts[1:])
+    return made
 
 
 def run_chain(chain: Sequence[ConvStep], x: Array) -> Array:

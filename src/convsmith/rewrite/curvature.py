@@ -20,6 +20,7 @@ from convsmith.graph import Graph, Node
 from convsmith.graph.adjoint import gradients
 from convsmith.graph.evaluate import evaluate
 from convsmith.graph.operators import Linear, Softmax
+from convsmith.parallel import spread
 from convsmith.results import Progress
 from convsmith.rewrite.batches import images_in, pieces
 from convsmith.rewrite.site import Site
@@ -69,9 +70,12 @@ def curvatures(
                     o.value: _drawn(net, o.value, values[o.value], random) for o in net.outputs
                 }
                 found = gradients(net, values, given, set(sites))
-                for name, gradient in found.items():
-                    block = _outer(sites[name], gradient)
-                    sums[name] = block if name not in sums else sums[name] + block
+                blocks = spread(lambda item: _outer(sites[item[0]], item[1]), found.items())
+                for name, block in zip(found, blocks, strict=True):
+                    if name in sums:
+                        sums[name] += block
+                    else:
+                        sums[name] = block
             seen += images_in(piece)
             if progress is not None:
                 progress("weighing errors", seen, images)
@@ -127,6 +131,8 @@ def _shrunk(curvature: Array, draws: int) -> Array:
 def _outer(site: Site, gradient: Array) -> Array:
     """``sum g g^T`` over images and positions, per group."""
     last = gradient if isinstance(site.op, Linear) else np.moveaxis(gradient, 1, -1)
-    rows = last.reshape(-1, site.groups, site.outs).astype(np.float64)
+    rows = last.reshape(-1, site.groups, site.outs)
+    largest = float(np.abs(rows).max(initial=0.0)) or 1.0
+    rows = rows / rows.dtype.type(largest)  # squares of small gradients would vanish
     made: Array = np.matmul(rows.transpose(1, 2, 0), rows.transpose(1, 0, 2))
-    return made
+    return made * np.float64(largest) ** 2

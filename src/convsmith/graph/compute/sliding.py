@@ -35,7 +35,7 @@ from convsmith.parallel import spread
 
 __all__ = ["pad_for_windows", "windows"]
 
-_BLOCK_BYTES = 8 << 20
+_BLOCK_BYTES = 2 << 20
 """How much memory the unfolded windows of one block may take."""
 
 
@@ -105,13 +105,15 @@ def _convolve(op: Conv, x: Array, weight: Array) -> Array:
     wide, deep = channels // op.groups, op.channels // op.groups
     per_row = inner * math.prod(outputs[1:]) * x.itemsize
     rows = max(1, min(outputs[0], _BLOCK_BYTES // max(per_row, 1)))
+    whole = math.prod(outputs[1:])
+    flat = y.reshape(batch, op.groups, deep, outputs[0] * whole)
     order = (0, *range(1 + rank, 1 + 2 * rank), *range(1, 1 + rank))
 
     def block(place: tuple[int, int, int]) -> None:
         image, group, row = place
         part = view[image, group * wide : (group + 1) * wide, row : row + rows].transpose(order)
-        out = y[image, group * deep : (group + 1) * deep, row : row + rows]
-        out[...] = (matrices[group] @ part.reshape(inner, -1)).reshape(out.shape)
+        out = flat[image, group, :, row * whole : (row + rows) * whole]
+        np.matmul(matrices[group], part.reshape(inner, -1), out=out)
 
     places = itertools.product(range(batch), range(op.groups), range(0, outputs[0], rows))
     spread(block, places)
@@ -121,14 +123,18 @@ def _convolve(op: Conv, x: Array, weight: Array) -> Array:
 def _convolve_depthwise(view: Array, weight: Array, y: Array) -> Array:
     rank = weight.ndim - 2
     y[...] = 0
-    for tap in itertools.product(*map(range, weight.shape[2:])):
-        here: tuple[Any, ...] = (..., *tap)
-        y += view[here] * weight[here][:, 0].reshape(-1, *(1,) * rank)
+
+    def one(image: int) -> None:
+        for tap in itertools.product(*map(range, weight.shape[2:])):
+            here: tuple[Any, ...] = (..., *tap)
+            y[image] += view[image][here] * weight[here][:, 0].reshape(-1, *(1,) * rank)
+
+    spread(one, range(len(y)))
     return y
 
 
 def _transposed(op: Conv, x: Array, weight: Array) -> Array:
-    """Scatters every input element, tap by tap."""
+    """Scatters every input element, some taps at a time: a matrix product per image and group."""
     outputs = infer_shapes(op, x.shape)[0]
     assert outputs is not None
     room = tuple(
@@ -137,19 +143,30 @@ def _transposed(op: Conv, x: Array, weight: Array) -> Array:
             x.shape[2:], op.stride, op.kernel, op.dilation, op.padding, outputs[2:], strict=True
         )
     )
+    wide, deep = x.shape[1] // op.groups, op.channels // op.groups
     full = np.zeros((x.shape[0], op.channels, *room), dtype=np.result_type(x, weight))
-    xs = x.reshape(x.shape[0], op.groups, -1, math.prod(x.shape[2:]))
-    ws = weight.reshape(op.groups, -1, op.channels // op.groups, *op.kernel)
-    for tap in itertools.product(*map(range, op.kernel)):
-        here: tuple[Any, ...] = (..., *tap)
-        part = np.einsum("ngil,gio->ngol", xs, ws[here], optimize=True)
-        place = tuple(
-            slice(t * d, t * d + (size - 1) * s + 1, s)
-            for t, d, s, size in zip(tap, op.dilation, op.stride, x.shape[2:], strict=True)
-        )
-        full[(slice(None), slice(None), *place)] += part.reshape(
-            x.shape[0], op.channels, *x.shape[2:]
-        )
+    taps = list(itertools.product(*map(range, op.kernel)))
+    # (groups, taps, C_out / groups, C_in / groups)
+    matrices = weight.reshape(op.groups, wide, deep, len(taps)).transpose(0, 3, 2, 1)
+    size = max(1, _BLOCK_BYTES // max(math.prod(x.shape[2:]) * op.channels * x.itemsize, 1))
+    runs = [
+        (taps[start : start + size], matrices[:, start : start + size].reshape(op.groups, -1, wide))
+        for start in range(0, len(taps), size)
+    ]
+
+    def one(image: int) -> None:
+        seen = x[image].reshape(op.groups, wide, math.prod(x.shape[2:]))
+        for some, matrix in runs:
+            made = (matrix @ seen).reshape(op.groups, len(some), deep, *x.shape[2:])
+            for index, tap in enumerate(some):
+                place = tuple(
+                    slice(t * d, t * d + (count - 1) * s + 1, s)
+                    for t, d, s, count in zip(tap, op.dilation, op.stride, x.shape[2:], strict=True)
+                )
+                part = made[:, index].reshape(op.channels, *x.shape[2:])
+                full[(image, slice(None), *place)] += part
+
+    spread(one, range(len(x)))
     crop = tuple(
         slice(low, low + out) for (low, _), out in zip(op.padding, outputs[2:], strict=True)
     )

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -28,7 +29,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg
 
-from convsmith.rewrite.fitting import RIDGE, Problem, conjugated, inverse_of, ridged, whitened
+from convsmith.rewrite.fitting import (
+    RIDGE,
+    Problem,
+    conjugated,
+    inverse_of,
+    product,
+    ridged,
+    whitened,
+)
 from convsmith.rewrite.forms.form import Fitter, Form, Widths, aligned
 from convsmith.rewrite.site import Kernels, LayerOp, Site, cost
 
@@ -128,7 +137,7 @@ class _Fitter:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Laid:
     """A problem with the axes of the second window outermost.
 
@@ -139,12 +148,16 @@ class Laid:
         target: ``(w, C_out, C_in h)``.
         weight: The unconstrained optimum, ``(w, C_out, C_in h)``.
         energy: The variance of the wanted outputs, summed over channels.
+        scale: The mean diagonal of ``S``.
+        working: What steps are computed in.
     """
 
     covariance: Array
     target: Array
     weight: Array
     energy: float
+    scale: float
+    working: type[np.floating[Any]]
 
     @classmethod
     def of(cls, problem: Problem, variant: str) -> Laid:
@@ -159,24 +172,37 @@ class Laid:
             order = (*(2 + a for a in second), 0, 1, *(2 + a for a in first))
             return np.ascontiguousarray(split.transpose(order)).reshape(two, lead, ins * one)
 
-        half = outermost(problem.covariance, ins * one * two)  # w, n, C_in h
-        half = half.transpose(1, 0, 2).reshape(ins * one * two, -1).T
-        whole = outermost(np.ascontiguousarray(half), two * ins * one)
-        rows = ins * one
-        covariance = whole.reshape(two, two, rows, rows).transpose(1, 2, 0, 3)
+        axes = (*(1 + a for a in second), 0, *(1 + a for a in first))
+        order = (*axes, *(a + len(axes) for a in axes))
+        split = problem.covariance.reshape(ins, *kernel, ins, *kernel).transpose(order)
         return cls(
-            covariance=np.ascontiguousarray(covariance),
+            covariance=np.ascontiguousarray(split).reshape(two, ins * one, two, ins * one),
             target=outermost(problem.target, outs),
             weight=outermost(problem.weight.reshape(outs, -1), outs),
             energy=problem.energy,
+            scale=problem.scale,
+            working=problem.working,
         )
 
-    def through(self, first: Array) -> Array:
-        """First factors ``(R, C_in h)`` times ``S``: ``(w, R, w, C_in h)``."""
+    @cached_property
+    def scaled(self) -> Array:
+        """``S`` in units of ``scale``, ``(w, C_in h, w C_in h)``, in what steps are computed in."""
         width, rows = self.covariance.shape[:2]
-        product = np.matmul(first, self.covariance.reshape(width, rows, width * rows))
-        result: Array = product.reshape(width, len(first), width, rows)
-        return result
+        result: Array = np.empty((width, rows, width * rows), dtype=self.working)
+        whole = self.covariance.reshape(result.shape)
+        return np.divide(whole, self.scale, out=result, casting="same_kind")
+
+    @cached_property
+    def inverse(self) -> Array:
+        """Roughly the inverse of the mean of ``S_aa``, in those units."""
+        inverse = inverse_of(np.einsum("aiaj->ij", self.covariance) / len(self.covariance), 1e-4)
+        return np.asarray(inverse * self.scale, dtype=self.working)
+
+
+def through(first: Array, covariance: Array) -> Array:
+    """First factors ``(R, C_in h)`` times ``S`` as ``(w, C_in h, w C_in h)``: ``(w, R, w C_in h)``.
+    """
+    return np.stack([product(first, part) for part in covariance])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,11 +224,12 @@ def start(problem: Laid) -> Array:
     width, outs, rows = problem.weight.shape
     left = np.einsum("aiaj->ij", problem.covariance) / width
     right = np.einsum("aibi->ab", problem.covariance) / rows
-    root, inverse = whitened(left)
+    root = linalg.cholesky(left, check_finite=False)
     side, _ = whitened(right)
     flat = np.einsum("ab,boi->iao", side, problem.weight).reshape(rows, width * outs)
-    vectors = linalg.svd(root @ flat, full_matrices=False)[0]
-    return np.ascontiguousarray((inverse @ vectors).T)
+    seen = root @ flat
+    vectors = linalg.eigh(seen @ seen.T, driver="evd", overwrite_a=True)[1][:, ::-1]
+    return np.ascontiguousarray(linalg.solve_triangular(root, vectors).T)
 
 
 def _solve_second(problem: Laid, first: Array) -> tuple[Array, float]:
@@ -210,7 +237,9 @@ def _solve_second(problem: Laid, first: Array) -> tuple[Array, float]:
     width, outs, _ = problem.target.shape
     rank = len(first)
     # gram[(a r), (b s)] = first[r] . S[a, b] . first[s]
-    gram = np.tensordot(problem.through(first), first, axes=(3, 1)).reshape(width * rank, -1)
+    whole = problem.covariance.reshape(width, -1, width * problem.covariance.shape[1])
+    half = through(first, whole).reshape(width * rank * width, -1)
+    gram = (half @ first.T).reshape(width * rank, -1)
     gram = ridged((gram + gram.T) / 2, 1e-9)
     side = np.matmul(problem.target, first.T)  # a o r
     side = side.transpose(0, 2, 1).reshape(width * rank, outs)
@@ -220,34 +249,49 @@ def _solve_second(problem: Laid, first: Array) -> tuple[Array, float]:
     return np.ascontiguousarray(second), max(error, 0.0)
 
 
-def _solve_first(
-    problem: Laid, first: Array, second: Array, inverse: Array, iterations: int
-) -> Array:
+def _solve_first(problem: Laid, first: Array, second: Array, iterations: int) -> Array:
     """Improves the first factor for a second one, by preconditioned conjugate gradients.
 
     Solves ``sum_ab H_a^T H_b V S_ba = sum_a H_a^T T_a`` for ``V``. The preconditioner is a product
-    over the two sides: the inverses of ``sum_a H_a^T H_a`` and of the mean of ``S_aa``, which is
-    ``inverse``.
+    over the two sides: the inverses of ``sum_a H_a^T H_a`` and of the mean of ``S_aa``.
     """
+    width, outs, rank = second.shape
+    rows = first.shape[1]
+    size = float(np.sqrt(np.mean(np.square(second)))) or 1.0
+    side = np.einsum("aor,aoi->ri", second, problem.target, optimize=True)
+    side = (side / (size**2 * problem.scale)).astype(problem.working)
+    second = second / size
     mixing = np.einsum("aor,bos->abrs", second, second, optimize=True)
+    left = inverse_of(np.einsum("aars->rs", mixing), RIDGE).astype(problem.working)
+    mixing, second = (part.astype(problem.working) for part in (mixing, second))
 
-    def apply(value: Array) -> Array:
-        result: Array = np.tensordot(mixing, problem.through(value), axes=((1, 3, 0), (0, 1, 2)))
+    def narrow(value: Array) -> Array:
+        """First what the rank is the smaller side of ..."""
+        seen = through(value, problem.scaled).reshape(width, rank, width, rows)
+        result: Array = np.tensordot(mixing, seen, axes=((1, 3, 0), (0, 1, 2)))
         return result
 
-    side = np.einsum("aor,aoi->ri", second, problem.target, optimize=True)
-    left = inverse_of(np.einsum("aars->rs", mixing), RIDGE)
+    def wide(value: Array) -> Array:
+        """... or what the outputs are."""
+        made = np.matmul(second, value).swapaxes(0, 1).reshape(outs, -1)
+        seen = product(made, problem.scaled.reshape(width * rows, -1))
+        result: Array = np.tensordot(
+            second, seen.reshape(outs, width, rows), axes=((0, 1), (1, 0))
+        )
+        return result
+
+    cheaper = rank * (rows + rank) <= outs * (rows + 2 * rank / width)
 
     def precondition(value: Array) -> Array:
-        result: Array = left @ value @ inverse
-        return result
+        return left @ product(value, problem.inverse)
 
-    return conjugated(apply, side, first, precondition, iterations)
+    start = first.astype(problem.working)
+    return conjugated(narrow if cheaper else wide, side, start, precondition, iterations)
 
 
 def _orthonormal(first: Array) -> Array:
     """The same row space: only the product of the factors matters, this scales both well."""
-    return np.ascontiguousarray(linalg.qr(first.T, mode="economic")[0].T)
+    return np.ascontiguousarray(linalg.qr(first.T, mode="economic")[0].T, dtype=np.float64)
 
 
 def fit(problem: Laid, first: Array, *, rounds: int, iterations: int = 6) -> Factors:
@@ -261,10 +305,8 @@ def fit(problem: Laid, first: Array, *, rounds: int, iterations: int = 6) -> Fac
     """
     first = _orthonormal(first)
     second, error = _solve_second(problem, first)
-    width = len(problem.target)
-    inverse = inverse_of(np.einsum("aiaj->ij", problem.covariance) / width, 1e-4)
     for _ in range(rounds):
-        tried = _orthonormal(_solve_first(problem, first, second, inverse, iterations))
+        tried = _orthonormal(_solve_first(problem, first, second, iterations))
         better, lower = _solve_second(problem, tried)
         if lower >= error:
             break
