@@ -19,6 +19,7 @@ from torch import Tensor, nn
 __all__ = [
     "VDSR",
     "ResNet20",
+    "ResNet50",
     "Restorer",
     "cifar10",
     "luma",
@@ -66,6 +67,54 @@ class ResNet20(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         y: Tensor = self.linear(x.mean((2, 3)))
+        return y
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 with a shortcut; the stride is the 3x3's (version 1.5)."""
+
+    def __init__(self, inside: int, between: int, stride: int) -> None:
+        super().__init__()
+        outside = 4 * between
+        self.conv1 = nn.Conv2d(inside, between, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(between)
+        self.conv2 = nn.Conv2d(between, between, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(between)
+        self.conv3 = nn.Conv2d(between, outside, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outside)
+        self.short = (
+            nn.Identity()
+            if inside == outside
+            else nn.Sequential(
+                nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside)
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn2(self.conv2(y)))
+        return F.relu(self.bn3(self.conv3(y)) + self.short(x))
+
+
+class ResNet50(nn.Module):
+    """ResNet-50 for 1000 classes (He et al. 2016), with the random weights of its layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        blocks: list[nn.Module] = []
+        inside = 64
+        for between, count, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+            for index in range(count):
+                blocks.append(Bottleneck(inside, between, 1 if index else stride))
+                inside = 4 * between
+        self.blocks = nn.Sequential(*blocks)
+        self.fc = nn.Linear(inside, 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        y: Tensor = self.fc(self.blocks(x).mean((2, 3)))
         return y
 
 

@@ -19,6 +19,7 @@ from convsmith.graph import Graph
 from convsmith.parallel import one_blas_thread
 from convsmith.rewrite.applying import replace_layers
 from convsmith.rewrite.forms import KEEP
+from convsmith.rewrite.planning import StrategyName
 from convsmith.rewrite.rebuilding import correct_means
 from convsmith.rewrite.task import Task as RewriteTask
 
@@ -29,12 +30,24 @@ Chains = dict[str, Chain]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Setting:
-    """What all methods are given."""
+    """What all methods are given.
+
+    Attributes:
+        task: The network.
+        fit: Images for statistics.
+        tune: Others, to choose by.
+        threads: For everything.
+        strategy: How much work convsmith does.
+        variants: Whether methods that are helped by it also get the network folded, and with its
+            first convolution kept.
+    """
 
     task: Task
     fit: Images
     tune: Images
     threads: int
+    strategy: StrategyName = "thorough"
+    variants: bool = True
 
 
 class Prepared:
@@ -107,7 +120,7 @@ def _ours(setting: Setting) -> Prepared:
     )
     task = RewriteTask.begin(net, calibration, None)
     with one_blas_thread():
-        table = task.table(strategy="thorough", forms=None, only=None, exclude=())
+        table = task.table(strategy=setting.strategy, forms=None, only=None, exclude=())
 
     def make(share: float) -> Graph:
         try:
@@ -147,11 +160,12 @@ def _by_chains(maker: Callable[[Setting, nn.Module, tuple[Layer, ...]], _ChainsA
         task = setting.task
         total = macs(as_graph(task.module, task))
         variants: list[tuple[nn.Module, tuple[Layer, ...], _ChainsAt]] = []
-        for module in (task.module, folded(task.module)):
+        for module in (task.module, folded(task.module) if setting.variants else None):
             if module is not None:
                 found = layers(module, task.timed)
                 chains_at = maker(setting, module, found)
-                variants += [(module, some, chains_at) for some in (found, found[1:])]
+                kept = (found, found[1:]) if setting.variants else (found,)
+                variants += [(module, some, chains_at) for some in kept]
 
         def make(share: float) -> Graph:
             nets = []

@@ -11,12 +11,15 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 from tests import networks
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-__all__ = ["TASKS", "Images", "Task", "batches", "folded", "score", "task"]
+from convsmith.rewrite.moments import POSITIONS
+
+__all__ = ["TASKS", "Images", "Task", "batches", "folded", "large", "score", "task"]
 
 Array = npt.NDArray[Any]
 Metric = Literal["accuracy", "psnr"]
@@ -206,6 +209,36 @@ def _vdsr(data: Path) -> Task:
         ),
         timed=(1, 1, 96, 96),
         crop=96,
+    )
+
+
+def large(images: int) -> Task:
+    """A network as large as ResNet-50, of random weights: for how long a tool takes, no more.
+
+    Args:
+        images: How many, of 224 x 224 random pixels and with random labels, there are for
+            statistics, and as many more to tune on.
+    """
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+    some = [min(16, 2 * images - first) for first in range(0, 2 * images, 16)]
+    pool = Images(
+        inputs=tuple(random.standard_normal((n, 3, 224, 224), np.float32) for n in some),
+        wanted=tuple(random.integers(1000, size=n) for n in some),
+    )
+    return Task(
+        name="resnet50",
+        title="ResNet-50, random weights",
+        module=networks.ResNet50().eval(),
+        metric="accuracy",
+        border=0,
+        budgets=(0.7,),
+        pool=pool,
+        fitting=images,
+        tuning=images,
+        positions=POSITIONS,
+        test=pool,
+        timed=(1, 3, 224, 224),
     )
 
 
