@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import convsmith as cs
 from convsmith.errors import UnsupportedOperatorError
 from convsmith.graph import Graph, parse
+from convsmith.graph import evaluate as evaluating
 from convsmith.graph.adjoint import Run, adjoint, gradients
 from convsmith.graph.evaluate import evaluate
 from convsmith.graph.operators import Elementwise, Reduce
@@ -124,8 +125,12 @@ CASES: dict[str, tuple[str, Callable[[Graph, Tensor], Tensor]]] = {
 }
 
 
+@pytest.mark.parametrize("block", [1 << 20, 1], ids=["together", "one by one"])
 @pytest.mark.parametrize("kind", CASES)
-def test_gradients_are_those_of_torch(kind: str) -> None:
+def test_gradients_are_those_of_torch(
+    kind: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluating, "BLOCK_BYTES", block)
     notation, function = CASES[kind]
     net = random_network(notation, dtype="float64")
     random = np.random.default_rng(0)

@@ -16,11 +16,11 @@ from convsmith.graph.evaluate import evaluate
 from convsmith.parallel import one_blas_thread
 from convsmith.rewrite import calibrate
 from convsmith.rewrite.applying import replace_layers
-from convsmith.rewrite.candidates import replaceable, tabulate
+from convsmith.rewrite.candidates import replaceable, tabulate, weight_of
 from convsmith.rewrite.fitting import Problem
 from convsmith.rewrite.following import output_scale
 from convsmith.rewrite.forms import FORMS, spatial
-from convsmith.rewrite.rebuilding import correct_means
+from convsmith.rewrite.rebuilding import correct_means, rebuild
 from convsmith.rewrite.site import Site
 
 Array = npt.NDArray[Any]
@@ -235,3 +235,35 @@ def test_hard_cases_are_fitted_quietly(kind: str, order: str) -> None:
     assert np.isfinite(factors.second).all()
     energy = distance(weight, weight * 0, covariance)
     assert distance(weight, dense(factors, (3, 3), order), covariance) <= energy * 0.5 + 1e-25
+
+
+def test_errors_that_count_jointly_are_those_of_the_kernels() -> None:
+    """Also of a form whose last layer cannot mix outputs, where every channel counts by itself."""
+    net = random_network("8@10 > conv 8 3 p1", dtype="float64")
+    (node,) = replaceable(net)
+    random = np.random.default_rng(1)
+    x = random.normal(size=(20, 8, 10, 10))
+    calibration = calibrate(net, [x])
+    factor = random.normal(size=(1, 8, 8))
+    curved = factor @ factor.swapaxes(1, 2)
+    damping = 0.01 * np.trace(curved[0]) / 8 * np.eye(8)
+    site, covariance = Site.of(net, node), calibration.moments[node.name].covariance(0)
+    forms = [form for form in FORMS.values() if not form.refusal(site)]
+    made = tabulate(net, calibration.moments, [node], curved={node.name: curved}, forms=forms)[0]
+    assert {"spatial", "channel", "grouped"} <= {one.form for one in made.candidates}
+    for one in made.candidates[1:]:
+        form = FORMS[one.form]
+        alone = np.diag(curved[0].diagonal())
+        counts = damping + (curved[0] if form.mixes(one.variant) else alone)
+        flat = site.weight[0].reshape(8, -1)
+        apart = flat - weight_of(site, form, one.variant, one.kernels)[0].reshape(8, -1)
+        lost, whole = (np.trace(counts @ w @ covariance @ w.T) for w in (apart, flat))
+        assert one.error == pytest.approx(lost / whole, rel=1e-3)
+    chosen = {
+        one.form + one.variant: one for one in made.candidates if one.form in ("grouped", "channel")
+    }
+    for one in chosen.values():
+        fitted = rebuild(net, {node.name: one}, [{"x": x}], curved={node.name: curved})[node.name]
+        got = evaluate(replace_layers(net, {node.name: fitted.chain}), {"x": x})[node.name]
+        wanted = evaluate(net, {"x": x})[node.name]
+        assert np.square(got - wanted).sum() < 0.6 * np.square(wanted).sum()

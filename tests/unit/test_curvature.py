@@ -127,6 +127,44 @@ def test_it_is_the_same_every_time_however_many_run_together(
     assert np.array_equal(few["conv1"], once["conv1"])  # the other layers do not matter
 
 
+def test_some_positions_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the definition, over all positions, though few of each gradient are looked at."""
+    net, x = PICTURES, images(PICTURES, 3)
+    monkeypatch.setattr(curvature, "DRAWS", 1500)
+    monkeypatch.setattr(curvature, "POSITIONS", 5)
+    monkeypatch.setattr(curvature, "LEAST_ROWS", 0)
+    found = curvatures(net, replaceable(net), [{"x": x}], images=3)
+    for name, block in found.items():
+        wanted = expected(net, name, x, "images")
+        assert np.abs(block - wanted).max() < 0.1 * np.abs(wanted).max(), name
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e15])
+def test_how_large_gradients_are_does_not_matter(
+    scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Squares of what single precision can hold would vanish or overflow there."""
+    site = Site.of(CLASSES, CLASSES.by_name["conv1"])
+    rows = np.random.default_rng(0).normal(size=(700, site.groups, site.outs))
+    total = curvature._Sum(site)
+    for part in np.split((rows * scale).astype(np.float32), 7):
+        total.add(part)
+    wanted = np.einsum("pgo,pgq->goq", rows, rows) * scale**2
+    np.testing.assert_allclose(total.total(), wanted, rtol=1e-5, atol=1e-5 * 700 * scale**2)
+
+
+def test_images_come_to_the_same_alone_and_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = replaceable(CLASSES)
+    sample = {"x": images(CLASSES, 6)}
+    together = curvatures(CLASSES, nodes, [sample], images=6)
+    monkeypatch.setattr(curvature, "PIECE_BYTES", 1)
+    for count in ("1", "4"):
+        monkeypatch.setenv("CONVSMITH_THREADS", count)
+        alone = curvatures(CLASSES, nodes, [sample], images=6)
+        for name, block in together.items():
+            np.testing.assert_allclose(alone[name], block, rtol=1e-9, atol=1e-12)
+
+
 def test_images_are_taken_from_every_sample() -> None:
     x = images(CLASSES, 6)
     nodes = replaceable(CLASSES)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from threading import current_thread
+import time
+from threading import Lock, current_thread
 from typing import Any
 
 import numpy as np
@@ -78,8 +79,43 @@ def with_weights(line: str) -> Graph:
     return Graph(inputs=net.inputs, nodes=net.nodes, outputs=net.outputs, constants=filled)
 
 
+def test_work_spread_inside_work_shares_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVSMITH_THREADS", "6")
+    lock, running, most = Lock(), 0, 0
+
+    def inner(item: int) -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)
+        with lock:
+            running -= 1
+        return item
+
+    def outer(item: int) -> tuple[int, list[int]]:
+        return threads(), spread(inner, range(8 * item, 8 * item + 8))
+
+    found = spread(outer, range(3))
+    assert [share for share, _ in found] == [2, 2, 2]
+    assert [item for _, items in found for item in items] == list(range(24))
+    assert most <= 6
+    assert threads() == 6  # outside nothing has changed
+    assert spread(outer, range(1))[0][0] == 6  # alone, it has all
+
+
+def test_what_the_caller_set_for_itself_holds_in_the_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CONVSMITH_THREADS", "2")
+    with np.errstate(divide="ignore", invalid="raise"):
+        states = spread(lambda _: np.geterr(), range(4))
+    assert {(state["divide"], state["invalid"]) for state in states} == {("ignore", "raise")}
+
+
 def test_one_and_four_threads_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sliding, "_BLOCK_BYTES", 20_000)  # many blocks
+    monkeypatch.setattr(evaluate, "BLOCK_BYTES", 1_000)  # one image at a time
     net = with_weights(
         "3@40 > conv 16 3 p1 > bn > relu > conv 16 5/2 p2 g4 > dw 3 p1 > gelu"
         " > [ conv 8 1x3 p0x1 | maxpool 3/1 p1 ] > deconv 8 4/2 p1 > conv 8 3 d2"

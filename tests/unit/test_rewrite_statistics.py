@@ -63,8 +63,7 @@ def assert_equal(one: Calibration, two: Calibration) -> None:
 def test_moments_are_those_of_numpy(
     groups: int, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moments, "PANEL", 128)  # several panels and several blocks
-    monkeypatch.setattr(moments, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(moments, "PANEL", 100)  # several panels
     seen = np.random.default_rng(1).normal(3, 2, size=(700, groups, width))
     found = Moments.of(seen)
     assert found.count == 700
@@ -81,6 +80,20 @@ def test_moments_add_up() -> None:
     assert whole.count == parts.count
     np.testing.assert_allclose(whole.first, parts.first)
     np.testing.assert_allclose(whole.second, parts.second)
+
+
+def test_sums_grow_in_place_and_forget_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moments, "PANEL", 3)
+    seen = np.random.default_rng(2).normal(1, 2, size=(60, 1, 8))
+    sums = moments.Sums(1, 8)
+    for part in np.split(seen, 6):
+        sums.add(part)
+    rows = seen[:, 0]
+    assert sums.squares[0] == pytest.approx(np.square(rows).sum())
+    found = sums.moments()
+    assert found.count == 60
+    np.testing.assert_allclose(found.first[0], rows.sum(axis=0))
+    np.testing.assert_allclose(found.second[0], rows.T @ rows)
 
 
 def test_single_precision_is_summed_in_double() -> None:

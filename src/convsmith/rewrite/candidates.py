@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,62 @@ def replaceable(net: Graph, forms: Sequence[Form] | None = None) -> list[Node]:
     return [node for node in net.nodes if fits(node)]
 
 
+@dataclass(slots=True, eq=False)
+class _Source:
+    """What the fits of one layer share; made by whichever comes first, let go by the last.
+
+    Attributes:
+        net: The network.
+        node: The layer.
+        site: The same.
+        moments: Its statistics, if there are any.
+        curvature: How errors in its outputs count, if that is known.
+        left: How many fits are still to come.
+        lock: Held while something is made.
+        weightings: How errors count, jointly or not.
+        problems: The problem of an only group for each; those of several may be large together.
+    """
+
+    net: Graph
+    node: Node
+    site: Site
+    moments: Moments | None
+    curvature: Array | None
+    left: int = 0
+    lock: Lock = field(default_factory=Lock)
+    weightings: dict[bool, Weighting] = field(default_factory=dict)
+    problems: dict[bool, Problem] = field(default_factory=dict)
+
+    def counts(self, jointly: bool) -> Weighting:
+        """How errors in the output channels count."""
+        with self.lock:
+            if jointly not in self.weightings:
+                self.weightings[jointly] = weighting_of(
+                    self.net, self.node, self.site, self.curvature, jointly=jointly
+                )
+            return self.weightings[jointly]
+
+    def problem(self, jointly: bool, group: int) -> Problem:
+        """The problem of one group."""
+        counts = self.counts(jointly)
+        with self.lock:
+            if jointly in self.problems:
+                return self.problems[jointly]
+            made = group_problem(self.site, self.moments, counts, group)
+            if self.site.groups == 1:
+                self.problems[jointly] = made
+            return made
+
+    def finish(self) -> bool:
+        """Marks one fit as done; says whether it was the last."""
+        with self.lock:
+            self.left -= 1
+            if not self.left:
+                self.weightings.clear()
+                self.problems.clear()
+            return not self.left
+
+
 def group_problem(site: Site, moments: Moments | None, counts: Weighting, group: int) -> Problem:
     """The problem of one group: to reproduce the layer's outputs, as they count.
 
@@ -182,29 +239,26 @@ def tabulate(
         for form in tried:
             if not form.refusal(site):
                 jobs += [(index, form, v) for v in form.variants(site) if variant in (None, v)]
-    scales = [
-        weighting_of(net, node, site, curved.get(node.name))
+    sources = [
+        _Source(net, node, site, moments.get(node.name), curved.get(node.name))
         for node, site in zip(layers, sites, strict=True)
     ]
-    left = Counter(index for index, _, _ in jobs)
+    for index, _, _ in jobs:
+        sources[index].left += 1
     done: list[int] = []
 
     def one(job: tuple[int, Form, str]) -> list[Candidate]:
         index, form, way = job
-        site = sites[index]
-        made = _fit_grid(
-            site, form, way, moments.get(site.name), scales[index], widths, rounds, about
-        )
-        left[index] -= 1
-        if not left[index]:
+        made = _fit_grid(sources[index], form, way, widths, rounds, about)
+        if sources[index].finish():
             done.append(index)
             if progress is not None:
-                progress("fitting candidates", len(done), len(left))
+                progress("fitting candidates", len(done), len({index for index, _, _ in jobs}))
         return made
 
-    # The widest windows take longest: they go first, so that no thread ends alone with one.
-    order = sorted(range(len(jobs)), key=lambda j: -sites[jobs[j][0]].width)
-    fitted = dict(zip(order, spread(one, [jobs[j] for j in order]), strict=True))
+    # What takes longest goes first, so that no thread ends alone with it.
+    order = sorted(range(len(jobs)), key=lambda j: -_effort(sites[jobs[j][0]]))
+    fitted = dict(zip(order, spread(one, [jobs[j] for j in order], singly=True), strict=True))
     found: list[list[Candidate]] = [[] for _ in sites]
     for place, (index, _, _) in enumerate(jobs):
         found[index] += fitted[place]
@@ -219,16 +273,20 @@ def _kept(site: Site) -> Candidate:
     return Candidate(form=KEEP, ops=(site.op,), macs=macs, params=params, error=0.0, loss=0.0)
 
 
+def _effort(site: Site) -> int:
+    """About how long fits to a layer take, relative to other layers."""
+    return site.groups * (site.width + site.outs) ** 3
+
+
 def _fit_grid(
-    site: Site,
+    source: _Source,
     form: Form,
     variant: str,
-    moments: Moments | None,
-    counts: Weighting,
     widths: Widths | None,
     rounds: int,
     about: int | None,
 ) -> list[Candidate]:
+    site, jointly = source.site, form.mixes(variant)
     dense = site.cost[0]
     grid = [widths] if widths is not None else list(form.grid(site, variant))
     costs = {}
@@ -251,13 +309,14 @@ def _fit_grid(
     energy = 0.0
     shape = site.shape
     for group in range(site.groups):  # one at a time: the covariances may be large
-        problem = group_problem(site, moments, counts, group)
+        problem = source.problem(jointly, group)
         fitter = form.fitter(problem, variant)
         energy += problem.energy
         for some in costs:
             kernels = fitter.fit(some, rounds=rounds)
             lost[some] += problem.error(form.weight(kernels, shape, variant))
             parts[some].append(kernels)
+    counts = source.counts(jointly)
     stored = np.float64 if site.dtype == np.float64 else np.float32
     made = []
     for some, (ops, macs, params) in costs.items():

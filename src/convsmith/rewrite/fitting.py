@@ -3,9 +3,10 @@
 A layer's outputs are ``y = W x``; a chain that stands for it amounts to some ``W'``, and what it
 loses is ``tr[(W - W') S (W - W')^T]`` with ``S`` the covariance of the unfolded inputs. ``W'`` is
 linear in each kernel of the chain, so one kernel after the other is solved for while the others
-are held (alternating least squares), by conjugate gradients on the normal equations. The
-preconditioner is what is exact for pointwise chains: the covariance of what reaches the kernel on
-one side, the Gram matrix of what comes behind it on the other.
+are held (alternating least squares): the last one exactly, which all outputs see through the same
+matrix, the others by conjugate gradients on the normal equations. Their preconditioner is what is
+exact for pointwise chains: the covariance of what reaches the kernel on one side, the Gram matrix
+of what comes behind it on the other.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,11 +32,13 @@ __all__ = [
     "inverse_of",
     "product",
     "ridged",
+    "scaled_to",
     "solved",
     "whitened",
 ]
 
 Array = npt.NDArray[Any]
+_Made = TypeVar("_Made")
 
 RIDGE = 1e-6
 """Added to every covariance, relative to its mean diagonal."""
@@ -57,12 +60,15 @@ class Problem:
         covariance: ``S``, regularized, ``(n, n)`` with ``n = C_in prod(kernel)``.
         target: The covariance of the wanted outputs with the inputs, ``(C_out, n)``: ``W S``.
         energy: Variance of the wanted outputs, summed over channels.
+        shared: What was made of the covariance alone, by name: for problems that differ in their
+            targets only.
     """
 
     weight: Array
     covariance: Array
     target: Array
     energy: float
+    shared: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of_layer(cls, weight: Array, covariance: Array) -> Problem:
@@ -106,16 +112,22 @@ class Problem:
         """What steps are computed in, float32 for wide windows."""
         return np.float32 if len(self.covariance) >= WIDE else np.float64
 
-    @cached_property
+    def once(self, name: str, make: Callable[[], _Made]) -> _Made:
+        """What ``make`` gives, made once for all problems of this covariance."""
+        if name not in self.shared:
+            self.shared[name] = make()
+        made: _Made = self.shared[name]
+        return made
+
+    @property
     def scale(self) -> float:
         """The mean diagonal of the covariance: in units of it float32 does not overflow."""
-        return float(np.trace(self.covariance)) / len(self.covariance)
+        return self.once("scale", lambda: float(np.trace(self.covariance)) / len(self.covariance))
 
-    @cached_property
+    @property
     def scaled(self) -> Array:
         """The covariance in units of ``scale``, in what steps are computed in."""
-        result: Array = np.empty(self.covariance.shape, dtype=self.working)
-        return np.divide(self.covariance, self.scale, out=result, casting="same_kind")
+        return self.once("scaled", lambda: scaled_to(self.covariance, self.scale, self.working))
 
     @cached_property
     def unexplained(self) -> float:
@@ -147,22 +159,36 @@ def ridged(matrix: Array, share: float = RIDGE) -> Array:
     return result
 
 
+def scaled_to(matrix: Array, unit: float, dtype: npt.DTypeLike) -> Array:
+    """A matrix in some unit and type; nothing as large is made on the way."""
+    result: Array = np.empty(matrix.shape, dtype=dtype)
+    return np.divide(matrix, unit, out=result, casting="same_kind")
+
+
 def product(first: Array, second: Array) -> Array:
     """``first @ second``: by panels of columns, the same ones whatever the number of threads.
+
+    Args:
+        first: A matrix.
+        second: A matrix, or several.
 
     >>> product(np.ones((1, 2)), np.ones((2, 3)))
     array([[2., 2., 2.]])
     """
-    width = second.shape[1]
+    width = second.shape[-1]
     if width <= PANEL:
         result: Array = first @ second
         return result
-    made = np.empty((len(first), width), dtype=np.result_type(first, second))
+    stacked = second.shape[:-2]
+    made = np.empty((*stacked, len(first), width), dtype=np.result_type(first, second))
 
-    def panel(start: int) -> None:
-        np.matmul(first, second[:, start : start + PANEL], out=made[:, start : start + PANEL])
+    def panel(place: tuple[tuple[int, ...], int]) -> None:
+        index, start = place
+        columns = slice(start, start + PANEL)
+        np.matmul(first, second[index][:, columns], out=made[index][:, columns])
 
-    spread(panel, range(0, width, PANEL), singly=True)
+    places = itertools.product(np.ndindex(*stacked), range(0, width, PANEL))
+    spread(panel, places, singly=True)
     return made
 
 
@@ -244,14 +270,15 @@ def alternate(
     """
     chain = list(kernels)
     allowed = list(masks) if masks is not None else [None] * len(chain)
-    dense = _composed(chain)
-    error = problem.error(dense)
+    # The first step is exact where the last kernel is free: what was there before cannot be better.
+    error = math.inf if allowed[-1] is None else problem.error(_composed(chain))
     for _ in range(rounds):
         before = error
         for index in reversed(range(len(chain))):
-            tried = _solve(problem, chain, index, allowed[index], iterations)
+            tried, lower = _solve(problem, chain, index, allowed[index], iterations)
             changed = [*chain[:index], tried, *chain[index + 1 :]]
-            lower = problem.error(_composed(changed))
+            if lower is None:
+                lower = problem.error(_composed(changed))
             if lower < error:
                 chain, error = changed, lower
         chain = _balanced(chain)
@@ -269,11 +296,16 @@ def _composed(chain: Sequence[Array]) -> Array:
 
 def _balanced(chain: list[Array]) -> list[Array]:
     """The same chain with kernels of equal size: only their product matters."""
-    sizes = [float(np.sqrt(np.mean(np.square(kernel)))) for kernel in chain]
-    if min(sizes) <= 0 or not all(map(math.isfinite, sizes)):
+    sizes = [_size(kernel) for kernel in chain]
+    if not all(map(math.isfinite, sizes)) or not all(kernel.any() for kernel in chain):
         return chain
     together = math.exp(sum(map(math.log, sizes)) / len(sizes))
     return [kernel * (together / size) for kernel, size in zip(chain, sizes, strict=True)]
+
+
+def _size(kernel: Array | None) -> float:
+    """The root mean square of a kernel; 1 where there is none."""
+    return 1.0 if kernel is None else float(np.sqrt(np.mean(np.square(kernel)))) or 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -292,13 +324,19 @@ class _Place:
     behind: Array | None
     problem: Problem
 
-    def working(self) -> _Place:
-        """The same in what steps are computed in."""
+    def working(self) -> tuple[_Place, float]:
+        """The same in what steps are computed in, for kernels so many times as large.
+
+        In their own units what stands around a kernel may be too large or small for float32.
+        """
+        if self.problem.working is np.float64:
+            return self, 1.0
+        sizes = [_size(part) for part in (self.front, self.behind)]
         front, behind = (
-            None if part is None else part.astype(self.problem.working, copy=False)
-            for part in (self.front, self.behind)
+            None if part is None else (part / size).astype(self.problem.working)
+            for part, size in zip((self.front, self.behind), sizes, strict=True)
         )
-        return replace(self, front=front, behind=behind)
+        return replace(self, front=front, behind=behind), math.prod(sizes)
 
     def forth(self, kernel: Array) -> Array:
         """The weights of the layer that this kernel gives, ``(C_out, n)``."""
@@ -347,8 +385,12 @@ def _unfront(value: Array, front: Array) -> Array:
 
 def _solve(
     problem: Problem, chain: Sequence[Array], index: int, mask: Array | None, iterations: int
-) -> Array:
-    """Improves one kernel by preconditioned conjugate gradients."""
+) -> tuple[Array, float | None]:
+    """Improves one kernel by preconditioned conjugate gradients; the last one exactly.
+
+    Returns:
+        The kernel, and what the chain loses with it where that is known without reckoning.
+    """
     kernel = chain[index]
     place = _Place(
         shape=kernel.shape,
@@ -360,28 +402,32 @@ def _solve(
     if place.behind is None and mask is None:
         # All outputs see the kernel through the same matrix, which is solved with as it is.
         factor = linalg.cho_factor(ridged(_reaching(place), 1e-9), overwrite_a=True)
-        return solved(factor, side.reshape(len(kernel), -1)).reshape(kernel.shape)
+        found = solved(factor, side.reshape(len(kernel), -1)).reshape(kernel.shape)
+        return found, max(problem.energy - float(np.sum(found * side)), 0.0)
     left, right = (
         None if part is None else (part / np.abs(part).max()).astype(problem.working, copy=False)
         for part in _sides(place, mask)
     )
-    place = place.working()
+    place, unit = place.working()
 
     def masked(value: Array) -> Array:
         return value if mask is None else value * mask
 
-    def apply(value: Array) -> Array:
+    def outright(value: Array) -> Array:
         return masked(place.back(product(place.forth(value), problem.scaled)))
+
+    apply = outright if mask is not None else _narrow(place) or outright
 
     def precondition(value: Array) -> Array:
         if right is None:
-            return value / left
+            return np.asarray(value / left)
         rows = value.reshape(len(value), -1)
-        return masked((left @ rows @ right).reshape(value.shape))
+        ready: Array = masked((left @ rows @ right).reshape(value.shape))
+        return ready
 
-    side = masked(side / problem.scale).astype(problem.working, copy=False)
-    start = kernel.astype(problem.working, copy=False)
-    return conjugated(apply, side, start, precondition, iterations)
+    side = masked(side / (problem.scale * unit)).astype(problem.working, copy=False)
+    start = (kernel * unit).astype(problem.working, copy=False)
+    return conjugated(apply, side, start, precondition, iterations) / unit, None
 
 
 def conjugated(
@@ -487,3 +533,29 @@ def _mixed(problem: Problem, rows: Array) -> Array:
     half = half.reshape(count * taps, problem.ins, taps).swapaxes(1, 2).reshape(-1, problem.ins)
     whole = product(half, np.ascontiguousarray(rows.T)).reshape(count * taps, taps, count)
     return np.ascontiguousarray(whole.swapaxes(1, 2)).reshape(count * taps, -1)
+
+
+def _narrow(place: _Place) -> Callable[[Array], Array] | None:
+    """How a pointwise kernel in front of a window is seen, where so few channels make it cheaper.
+
+    By the covariance of those channels' windows with the layer's, not by what the outputs make of
+    all windows.
+    """
+    problem, behind = place.problem, place.behind
+    if place.front is not None or behind is None or behind.shape[2:] != problem.kernel:
+        return None
+    count, ins, taps, outs = place.shape[0], problem.ins, problem.taps, problem.outs
+    width = ins * taps
+    if count * taps * (width + count * taps) >= outs * (width * taps + 2 * count * taps):
+        return None
+    flat = behind.reshape(outs, count, taps).transpose(0, 2, 1).reshape(outs, -1)
+    # mixes[r, s, u, t] = sum_o H[o, r, t] H[o, s, u]
+    mixes = (flat.T @ flat).reshape(taps, count, taps, count).transpose(1, 3, 2, 0)
+    mixing = np.ascontiguousarray(mixes).reshape(count, -1)
+
+    def apply(value: Array) -> Array:
+        half = product(value.reshape(count, ins), problem.scaled.reshape(ins, -1))
+        seen = half.reshape(count, taps, ins, taps).transpose(0, 1, 3, 2).reshape(-1, ins)
+        return product(mixing, seen).reshape(place.shape)
+
+    return apply

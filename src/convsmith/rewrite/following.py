@@ -73,7 +73,7 @@ class Weighting:
     """How errors in the output channels of a layer count: ``|L e|^2``, per group.
 
     Attributes:
-        root: ``L``, ``(groups, o, o)``.
+        root: ``L``, ``(groups, o, o)``; any with the right ``L^T L``.
         inverse: Its inverse.
     """
 
@@ -103,10 +103,10 @@ class Weighting:
         roots, inverses = [], []
         for block in curvature:
             size = max(float(np.trace(block)) / len(block), 1e-30)
-            values, vectors = linalg.eigh(block + DAMPING * size * np.eye(len(block)))
-            root = np.sqrt(np.maximum(values, 1e-12 * size))
-            roots.append((vectors * root) @ vectors.T)
-            inverses.append((vectors / root) @ vectors.T)
+            damped = block + DAMPING * size * np.eye(len(block))
+            root = linalg.cholesky(damped, check_finite=False)
+            roots.append(root)
+            inverses.append(linalg.lapack.dtrtri(root)[0])
         return cls(root=np.stack(roots), inverse=np.stack(inverses))
 
     def applied(self, weight: Array, group: int) -> Array:
@@ -118,8 +118,20 @@ class Weighting:
         return np.tensordot(self.inverse[group], weight, axes=1)
 
 
-def weighting_of(net: Graph, node: Node, site: Site, curvature: Array | None) -> Weighting:
-    """How errors in a layer count: by their curvature, or else by the batch norm behind."""
-    if curvature is not None and np.isfinite(curvature).all() and curvature.any():
-        return Weighting.of_curvature(curvature)
-    return Weighting.of_scale(output_scale(net, node, site.groups * site.outs), site.groups)
+def weighting_of(
+    net: Graph, node: Node, site: Site, curvature: Array | None, *, jointly: bool = True
+) -> Weighting:
+    """How errors in a layer count: by their curvature, or else by the batch norm behind.
+
+    Args:
+        net: The network.
+        node: The layer.
+        site: The same.
+        curvature: From :func:`curvatures`, if it is known.
+        jointly: Whether errors in different channels count together; otherwise each by itself.
+    """
+    if curvature is None or not np.isfinite(curvature).all() or not curvature.any():
+        return Weighting.of_scale(output_scale(net, node, site.groups * site.outs), site.groups)
+    if not jointly:
+        curvature = curvature * np.eye(site.outs)
+    return Weighting.of_curvature(curvature)

@@ -6,6 +6,7 @@ are how many, ``sum x`` and ``sum x x^T``. They add up, so shards merge.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,18 +20,23 @@ from convsmith.graph import Node
 from convsmith.graph.evaluate import pad_for_windows, windows
 from convsmith.graph.operators import Conv, Linear
 from convsmith.graph.shape import infer_shapes
-from convsmith.parallel import spread, threads
+from convsmith.parallel import spread
 from convsmith.rewrite.site import Site
 
-__all__ = ["MOMENT_BYTES", "POSITIONS", "Moments", "bytes_of_moments", "vectors"]
+__all__ = [
+    "MOMENT_BYTES",
+    "POSITIONS",
+    "Moments",
+    "Sums",
+    "bytes_of_moments",
+    "chosen_positions",
+    "vectors",
+]
 
 Array = npt.NDArray[Any]
 
 POSITIONS = 2048
 """Output positions per image and layer that enter the sums; all of them when there are fewer."""
-
-BLOCK_BYTES = 32 << 20
-"""How large a block of vectors may be while its products are taken."""
 
 MOMENT_BYTES = 1 << 30
 """The largest sums that are kept for one layer; a layer that needs more is fitted without."""
@@ -38,8 +44,11 @@ MOMENT_BYTES = 1 << 30
 VECTOR_BYTES = 256 << 20
 """How many bytes of unfolded inputs are held at once."""
 
-PANEL = 1024
-"""How many columns of the products one thread computes at a time."""
+PANEL = 512
+"""How many rows and columns of the products one thread computes at a time."""
+
+RUNS = 4
+"""Runs of vectors whose products are taken side by side, where there are few panels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,7 +67,7 @@ class Moments:
 
     @classmethod
     def of(cls, vectors: Array) -> Moments:
-        """Sums over ``(P, groups, n)``, block by block in float64.
+        """Sums over ``(P, groups, n)`` in float64.
 
         The sums do not depend on how many threads there are.
 
@@ -66,19 +75,9 @@ class Moments:
         array([[10., 14.],
                [14., 20.]])
         """
-        _, groups, width = vectors.shape
-        if groups == 1:
-            second = _products(vectors[:, 0])[None]
-        else:
-
-            def one(group: int) -> Array:
-                part = vectors[:, group].astype(np.float64)
-                result: Array = part.T @ part
-                return result
-
-            second = np.stack(spread(one, range(groups)))
-        first = vectors.sum(axis=0, dtype=np.float64)
-        return cls(count=len(vectors), first=first, second=second.reshape(groups, width, width))
+        sums = Sums(*vectors.shape[1:])
+        sums.add(vectors)
+        return sums.moments()
 
     @property
     def mean(self) -> Array:
@@ -111,34 +110,100 @@ def bytes_of_moments(site: Site) -> int:
     return 8 * site.groups * site.width**2
 
 
-def _products(vectors: Array) -> Array:
-    """``sum x x^T`` over the rows of ``(P, n)``."""
-    width = vectors.shape[1]
-    size = max(256, BLOCK_BYTES // (width * 8))
+class Sums:
+    """The sums of :class:`Moments` while they grow, in place.
 
-    def product(place: tuple[int, int]) -> Array:
-        start, column = place
-        part = vectors[start : start + size].astype(np.float64)
-        result: Array = part[:, column:].T @ part[:, column : column + PANEL]
-        return result
+    Args:
+        groups: Of channels.
+        width: Numbers in a group's vector.
+    """
 
-    second = np.zeros((width, width))
-    places = [
-        (start, column)
-        for start in range(0, len(vectors), size)
-        for column in range(0, width, PANEL)
-    ]
-    for group in range(0, len(places), threads()):
-        some = places[group : group + threads()]
-        for (_, column), panel in zip(some, spread(product, some), strict=True):
-            second[column:, column : column + PANEL] += panel
-    for column in range(PANEL, width, PANEL):  # what lies above the diagonal blocks
-        second[:column, column : column + PANEL] = second[column : column + PANEL, :column].T
-    return second
+    def __init__(self, groups: int, width: int) -> None:
+        self.count = 0
+        self.first = np.zeros((groups, width))
+        self.second = np.zeros((groups, width, width))
+        """Of one group, only what lies in panels on and below the diagonal."""
+        self.held: list[Array] = []
+        """Vectors that wait until they are enough for their products to be worth their time."""
+
+    def add(self, vectors: Array) -> None:
+        """Adds ``(P, groups, n)``; holds on to fewer than ``n / 2`` vectors of one group."""
+        self.count += len(vectors)
+        if len(self.first) == 1:
+            self.held.append(vectors[:, 0])
+            if 2 * sum(map(len, self.held)) >= vectors.shape[2]:
+                self._let_go()
+            return
+
+        def one(group: int) -> None:
+            part = vectors[:, group].astype(np.float64)
+            self.second[group] += part.T @ part
+            self.first[group] += part.sum(axis=0)
+
+        spread(one, range(len(self.first)))
+
+    @property
+    def squares(self) -> Array:
+        """``sum x^T x`` of every group."""
+        found: Array = np.trace(self.second, axis1=1, axis2=2)
+        return found + sum(float(np.square(rows, dtype=np.float64).sum()) for rows in self.held)
+
+    def moments(self) -> Moments:
+        """The sums so far, whole; they must not grow any more."""
+        self._let_go()
+        second = self.second
+        if len(second) == 1:
+            for rows, columns in _panels(second.shape[1]):
+                if rows != columns:
+                    second[0, columns, rows] = second[0, rows, columns].T
+        return Moments(count=self.count, first=self.first, second=second)
+
+    def _let_go(self) -> None:
+        """Adds the products of what is held, ``(P, n)``, the symmetric ones once."""
+        if not self.held:
+            return
+        rows = self.held[0] if len(self.held) == 1 else np.concatenate(self.held)
+        self.held = []
+        panels = _panels(rows.shape[1])
+        runs = np.array_split(rows, 1 if len(panels) > 2 * RUNS else RUNS)
+
+        def product(place: tuple[Array, tuple[slice, slice]]) -> Array:
+            run, (above, beside) = place
+            left = run[:, above].astype(np.float64, copy=False)
+            # The same array twice: the library then takes the symmetric product, half the work.
+            right = left if above == beside else run[:, beside].astype(np.float64, copy=False)
+            result: Array = left.T @ right
+            return result
+
+        made = spread(product, [(run, panel) for panel in panels for run in runs])
+
+        def put(index: int) -> None:
+            above, beside = panels[index]
+            for part in made[index * len(runs) : (index + 1) * len(runs)]:
+                self.second[0, above, beside] += part
+            if above == beside:
+                self.first[0, above] += rows[:, above].sum(axis=0, dtype=np.float64)
+
+        spread(put, range(len(panels)))
+
+
+def _panels(width: int) -> list[tuple[slice, slice]]:
+    """Rows and columns of the panels on and below the diagonal."""
+    count = -(-width // PANEL)
+    ends = [width * index // count for index in range(count + 1)]
+    cuts = [slice(start, end) for start, end in itertools.pairwise(ends)]
+    return [(rows, columns) for at, rows in enumerate(cuts) for columns in cuts[: at + 1]]
 
 
 def vectors(
-    node: Node, x: Array, positions: int, *, seed: int, first: int = 0, outputs: Array | None = None
+    node: Node,
+    x: Array,
+    positions: int,
+    *,
+    seed: int,
+    first: int = 0,
+    outputs: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
 ) -> Iterator[Array]:
     """Unfolds the inputs of a layer at random positions, some images at a time.
 
@@ -152,6 +217,7 @@ def vectors(
         seed: Tells batches apart.
         first: The place of the first image of ``x`` in its batch.
         outputs: Values of the shape of its output to take at the same positions.
+        dtype: Of the vectors; that of ``x`` by default.
 
     Yields:
         Arrays ``(P, groups, n)``, or ``(P, groups, n + C_out / groups)`` with the outputs behind.
@@ -170,23 +236,26 @@ def vectors(
         sizes = x.shape[2 : 2 + len(kernel)]
     width = x.shape[1] // groups * math.prod(kernel)
     outs = 0 if outputs is None else outputs.shape[1] // groups
-
-    def image(index: int) -> Array:
-        at = _chosen(node.name, sizes, positions, seed, first + index)
-        there: tuple[Any, ...] = (slice(None), *at)
-        count = len(at[0]) if at else 1
-        part = np.empty((count, groups, width + outs), dtype=x.dtype)
-        seen = np.moveaxis(x[index][there], 1, 0) if at else x[index][None]
-        part[..., :width] = seen.reshape(count, groups, width)
-        if outputs is not None:
-            wanted = outputs[index][there].T if at else outputs[index][None]
-            part[..., width:] = wanted.reshape(count, groups, outs)
-        return part
-
-    per_image = min(positions, math.prod(sizes)) * groups * (width + outs) * x.itemsize
+    made_of = np.dtype(x.dtype if dtype is None else dtype)
+    count = min(positions, math.prod(sizes))
+    per_image = count * groups * (width + outs) * made_of.itemsize
     together = max(1, VECTOR_BYTES // max(per_image, 1))
     for start in range(0, len(x), together):
-        yield np.concatenate(spread(image, range(start, min(start + together, len(x)))))
+        images = range(start, min(start + together, len(x)))
+        made = np.empty((len(images), count, groups, width + outs), made_of)
+
+        def unfold(index: int, made: Array = made, start: int = start) -> None:
+            at = chosen_positions(node.name, sizes, positions, seed, first + index)
+            there: tuple[Any, ...] = (slice(None), *at)
+            part = made[index - start]
+            seen = np.moveaxis(x[index][there], 1, 0) if at else x[index][None]
+            part[..., :width] = seen.reshape(count, groups, width)
+            if outputs is not None:
+                wanted = outputs[index][there].T if at else outputs[index][None]
+                part[..., width:] = wanted.reshape(count, groups, outs)
+
+        spread(unfold, images)
+        yield made.reshape(-1, groups, width + outs)
 
 
 def _as_plain(op: Conv, x: Array) -> tuple[Array, Conv]:
@@ -217,9 +286,18 @@ def _as_plain(op: Conv, x: Array) -> tuple[Array, Conv]:
     )  # fmt: skip
 
 
-def _chosen(
+def chosen_positions(
     name: str, outputs: tuple[int, ...], positions: int, seed: int, index: int
 ) -> tuple[Array, ...]:
+    """The places, axis by axis, of at most so many positions of a layer's output: by chance.
+
+    Args:
+        name: The layer's name: every layer is seen at other places.
+        outputs: The sizes of the output along its spatial axes.
+        positions: How many; all of them when there are fewer.
+        seed: Tells batches apart.
+        index: Tells images apart.
+    """
     total = math.prod(outputs)
     if total <= positions:
         chosen = np.arange(total)

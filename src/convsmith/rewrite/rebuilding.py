@@ -14,7 +14,7 @@ addition (through a batch norm or not), the target also covers what the other br
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ from convsmith.parallel import spread
 from convsmith.results import Progress
 from convsmith.rewrite.batches import live_bytes, pieces
 from convsmith.rewrite.candidates import Candidate, joined, weight_of
-from convsmith.rewrite.fitting import Problem
+from convsmith.rewrite.fitting import Problem, product, solved
 from convsmith.rewrite.following import (
     Weighting,
     batch_norm_behind,
@@ -43,6 +43,7 @@ from convsmith.rewrite.moments import (
     MOMENT_BYTES,
     POSITIONS,
     Moments,
+    Sums,
     bytes_of_moments,
     vectors,
 )
@@ -69,6 +70,16 @@ REFINE_BYTES = 512 << 20
 REFINE_ROUNDS = 6
 ROUNDS = 20
 """The fit stops earlier when it gains nothing any more."""
+
+WIDE = 1024
+"""Numbers in a window beyond which there are fewer rounds, as each takes longer; the fit goes on
+from the candidate's then, in the one variant that was chosen."""
+
+FEWEST_ROUNDS = 2
+"""However wide the window."""
+
+SUM_BYTES = 64 << 20
+"""How many bytes of windows and outputs are gathered before sums are taken over them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -251,38 +262,62 @@ def _fit(
         return _fit_mean(net, node, candidate, pairs)
     behind = None if candidate is None else rectifier(net, node)
     owed = _owed_by_other_branch(net, node)
-    together: Moments | None = None
+    sums = Sums(site.groups, site.width + site.outs)
     seen: list[Array] = []
     held = 0
-    for pair in pairs:
-        wanted = pair.original[node.name]
-        if owed is not None:
-            wanted = wanted + owed(pair)
-        x = pair.rewritten[node.inputs[0]]
-        for block in vectors(node, x, positions, seed=pair.seed, first=pair.first, outputs=wanted):
-            found = Moments.of(block)
-            together = found if together is None else together + found
-            if behind is not None and held < REFINE_BYTES:
-                seen.append(block)
-                held += block.nbytes
-    assert together is not None
-    counts = weighting_of(net, node, site, curvature)
-    problem = _Problem.of(site, together, counts)
-    if candidate is None:
-        return problem.refitted(weights=together.count >= ENOUGH * site.width)
-    form = FORMS[candidate.form]
-    ways = [
-        way
-        for way in form.variants(site)
-        if way == candidate.variant or _as_cheap(site, form, way, candidate)
-    ]
-    fits = spread(lambda way: problem.fit(problem.targets, candidate, form, way), ways)
-    best = min(fits, key=problem.error)
+
+    def blocks() -> Iterator[Array]:
+        for pair in pairs:
+            wanted = pair.original[node.name]
+            if owed is not None:
+                wanted = wanted + owed(pair)
+            x = pair.rewritten[node.inputs[0]]
+            yield from vectors(node, x, positions, seed=pair.seed, first=pair.first, outputs=wanted)
+
+    for block in _gathered(blocks()):
+        sums.add(block)
+        if behind is not None and held < REFINE_BYTES:
+            seen.append(block)
+            held += block.nbytes
+    form = None if candidate is None else FORMS[candidate.form]
+    jointly = candidate is None or form is None or form.mixes(candidate.variant)
+    counts = weighting_of(net, node, site, curvature, jointly=jointly)
+    problem = _Problem.of(site, sums.moments(), counts)
+    if candidate is None or form is None:
+        return problem.refitted(weights=sums.count >= ENOUGH * site.width)
+    if site.width > WIDE:
+        best = problem.fit(problem.targets, candidate, form, candidate.variant, candidate.kernels)
+    else:
+        ways = [
+            way
+            for way in form.variants(site)
+            if way == candidate.variant
+            or (form.mixes(way) == jointly and _as_cheap(site, form, way, candidate))
+        ]
+        fits = spread(lambda way: problem.fit(problem.targets, candidate, form, way), ways)
+        best = min(fits, key=problem.error)
     if behind is not None:
         best = _refine(problem, best, candidate, form, behind, seen)
     ops = form.layout(site, best.variant, candidate.widths)
     chain = site.steps(ops, best.kernels, best.bias.ravel())
     return Fitted(chain=chain, variant=best.variant, error=problem.error(best))
+
+
+def _gathered(blocks: Iterable[Array]) -> Iterator[Array]:
+    """The same rows in blocks of about ``SUM_BYTES`` or more."""
+    waiting: list[Array] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(part.nbytes for part in waiting) >= SUM_BYTES:
+            yield np.concatenate(waiting)
+            waiting = []
+    if waiting:
+        yield np.concatenate(waiting)
+
+
+def _rounds(most: int, width: int) -> int:
+    """How many rounds there are for a window of so many numbers."""
+    return most if width <= WIDE else max(round(most * (WIDE / width) ** 2), FEWEST_ROUNDS)
 
 
 def _fit_mean(
@@ -341,68 +376,80 @@ class _Problem:
     Attributes:
         site: The layer.
         counts: How errors in the channels count.
-        covariance: ``S_x' + l I`` of every group.
-        decomposed: Its Cholesky factors.
+        bases: The problem of every group, with ``S_x' + l I`` and the outputs of the original.
+        decomposed: The Cholesky factors of its covariance.
         shrink: ``l`` of every group.
         mean: Of the inputs, ``(groups, n)``.
         targets: The outputs of the original.
         energy: Their variance, scaled and summed over channels, per group.
-        unexplained: How much of it (and of what ``l`` adds) no layer of this size explains.
     """
 
     site: Site
     counts: Weighting
-    covariance: tuple[Array, ...]
+    bases: tuple[Problem, ...]
     decomposed: tuple[tuple[Array, bool], ...]
     shrink: tuple[float, ...]
     mean: Array
     targets: _Targets
     energy: tuple[float, ...]
-    unexplained: tuple[float, ...]
 
     @classmethod
     def of(cls, site: Site, together: Moments, counts: Weighting) -> _Problem:
         """Takes the joint moments of inputs and wanted outputs apart."""
         width = site.width
         mean = together.mean
-        covariances, decomposed, shrinks, crosses, energies = [], [], [], [], []
+        bases, decomposed, shrinks, crosses, energies = [], [], [], [], []
         for group in range(site.groups):
             joint = together.covariance(group)
             covariance = joint[:width, :width].copy()
             shrink = SHRINKAGE * float(np.trace(covariance)) / width + 1e-30
             covariance[np.diag_indices_from(covariance)] += shrink
-            covariances.append(covariance)
-            decomposed.append(linalg.cho_factor(covariance, check_finite=False))
-            shrinks.append(shrink)
-            crosses.append(joint[width:, :width])
+            factor = linalg.cho_factor(covariance, check_finite=False)
             wanted = counts.applied(joint[width:, width:], group)
-            energies.append(max(float(np.sum(wanted * counts.root[group])), 0.0))
-        problem = cls(
+            energy = max(float(np.sum(wanted * counts.root[group])), 0.0)
+            own = site.weight[group].reshape(site.outs, -1)
+            cross = counts.applied(joint[width:, :width] + shrink * own, group)
+            best = solved(factor, cross)
+            # What no layer of this size explains is lost whatever stands here.
+            pull = shrink * float(np.sum(np.square(counts.applied(own, group))))
+            base = Problem(
+                weight=best.reshape(site.shape),
+                covariance=covariance,
+                target=cross,
+                energy=max(energy + pull, float(np.sum(best * cross))),
+            )
+            bases.append(base)
+            decomposed.append(factor)
+            shrinks.append(shrink)
+            crosses.append(joint[width:, :width].copy())
+            energies.append(energy)
+        return cls(
             site=site,
             counts=counts,
-            covariance=tuple(covariances),
+            bases=tuple(bases),
             decomposed=tuple(decomposed),
             shrink=tuple(shrinks),
             mean=mean[:, :width],
             targets=_Targets(cross=np.stack(crosses), mean=mean[:, width:]),
             energy=tuple(energies),
-            unexplained=(0.0,) * site.groups,
         )
-        unexplained = []
-        for group in range(site.groups):
-            best, cross = problem.optimum(problem.targets, group)
-            scaled = counts.applied(site.weight[group].reshape(site.outs, -1), group)
-            pull = problem.shrink[group] * float(np.sum(scaled**2))
-            explained = float(np.sum(best * cross))
-            unexplained.append(max(problem.energy[group] + pull - explained, 0.0))
-        return replace(problem, unexplained=tuple(unexplained))
 
-    def optimum(self, targets: _Targets, group: int) -> tuple[Array, Array]:
-        """The best weights of any rank ``(C_out, n)``, scaled, and what they are solved from."""
+    def toward(self, targets: _Targets, group: int) -> Problem:
+        """The problem of a group with other targets."""
+        base = self.bases[group]
+        if targets is self.targets:
+            return base
         own = self.site.weight[group].reshape(self.site.outs, -1)
         cross = self.counts.applied(targets.cross[group] + self.shrink[group] * own, group)
-        best = linalg.cho_solve(self.decomposed[group], cross.T, check_finite=False).T
-        return best, cross
+        factor, lower = self.decomposed[group]
+        factor = base.once("factor", lambda: factor.astype(base.working, copy=False))
+        best = solved((factor, lower), cross.astype(base.working, copy=False))
+        return replace(
+            base,
+            weight=best.reshape(self.site.shape),
+            target=cross,
+            energy=float(np.sum(best * cross)) + base.unexplained,
+        )
 
     def fit(
         self,
@@ -414,19 +461,17 @@ class _Problem:
     ) -> _Fit:
         """Fits the form, from scratch or from where an earlier fit ended."""
         site = self.site
+        if first is not None:  # the weighting was undone in the last kernel
+            last = [self.counts.applied(part, g) for g, part in enumerate(first[-1])]
+            first = (*first[:-1], np.stack(last))
+        rounds = _rounds(ROUNDS if targets is self.targets else REFINE_ROUNDS, site.width)
         parts = []
         for group in range(site.groups):
-            best, cross = self.optimum(targets, group)
-            problem = Problem(
-                weight=best.reshape(site.shape),
-                covariance=self.covariance[group],
-                target=cross,
-                energy=float(np.sum(best * cross)) + self.unexplained[group],
-            )
+            problem = self.toward(targets, group)
             parts.append(
                 form.fitter(problem, variant).fit(
                     candidate.widths,
-                    rounds=ROUNDS if first is None else REFINE_ROUNDS,
+                    rounds=rounds,
                     first=None if first is None else tuple(kernel[group] for kernel in first),
                 )
             )
@@ -440,7 +485,7 @@ class _Problem:
         site = self.site
         flat = np.stack(
             [
-                self.counts.undone(self.optimum(self.targets, group)[0], group)
+                self.counts.undone(self.bases[group].weight.reshape(site.outs, -1), group)
                 if weights
                 else site.weight[group].reshape(site.outs, -1)
                 for group in range(site.groups)
@@ -460,7 +505,7 @@ class _Problem:
         gained = 0.0
         for group, flat in enumerate(fit.flat):
             seen = self.counts.applied(flat, group)
-            plain = seen @ self.covariance[group] - self.shrink[group] * seen
+            plain = product(seen, self.bases[group].covariance) - self.shrink[group] * seen
             shared = self.counts.applied(self.targets.cross[group], group)
             moved = fit.bias[group] + flat @ self.mean[group] - self.targets.mean[group]
             gained += float(np.sum((plain - 2 * shared) * seen))
@@ -497,12 +542,10 @@ def _refine(
         return sum(step.loss for step in steps), targets
 
     best = fit
-    least, targets = looked(fit, RELAXATIONS[0])
-    for relaxation in (*RELAXATIONS[1:], RELAXATIONS[-1]):
-        # The weighting was undone in the last kernel; a fit begins with it applied.
-        last = [problem.counts.applied(part, g) for g, part in enumerate(fit.kernels[-1])]
-        first = (*fit.kernels[:-1], np.stack(last))
-        fit = problem.fit(targets, candidate, form, fit.variant, first)
+    relaxations = RELAXATIONS[:: 1 if problem.site.width <= WIDE else 2]
+    least, targets = looked(fit, relaxations[0])
+    for relaxation in (*relaxations[1:], relaxations[-1]):
+        fit = problem.fit(targets, candidate, form, fit.variant, fit.kernels)
         loss, targets = looked(fit, relaxation)
         if loss < least:
             best, least = fit, loss

@@ -52,16 +52,27 @@ class Difference:
             )
         before = before.astype(np.float64)
         apart = after - before
-        self.error += float(np.square(apart).sum())
+        self.error += float(np.vdot(apart, apart))
         self.total += float(before.sum())
-        self.square += float(np.square(before).sum())
+        self.square += float(np.vdot(before, before))
         self.count += before.size
-        self.largest = max(self.largest, float(np.abs(apart).max(initial=0)))
+        self.largest = max(self.largest, float(np.abs(apart, out=apart).max(initial=0)))
         if before.ndim == 2 and before.shape[1] > 1:
             self.same += int((before.argmax(axis=1) == after.argmax(axis=1)).sum())
             self.rows += len(before)
             with np.errstate(invalid="ignore"):  # infinite scores: told apart from these below
                 self.nats += len(before) * output_loss(self.net, self.value, before, after)
+
+    def merge(self, other: Difference) -> None:
+        """Adds the sums of other pieces."""
+        self.error += other.error
+        self.total += other.total
+        self.square += other.square
+        self.count += other.count
+        self.largest = max(self.largest, other.largest)
+        self.same += other.same
+        self.rows += other.rows
+        self.nats += other.nats
 
     @property
     def relative(self) -> float:

@@ -9,6 +9,7 @@ from a single probe misleads.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,9 @@ import numpy.typing as npt
 from convsmith.errors import DataError, ShapeError
 from convsmith.graph import Graph, Node
 from convsmith.graph.evaluate import apply, evaluate, node_arguments, run_chain
+from convsmith.graph.fragment import ConvStep
 from convsmith.graph.operators import Softmax
+from convsmith.parallel import spread
 from convsmith.results import Progress
 from convsmith.rewrite.candidates import Candidate, Layer
 from convsmith.rewrite.moments import Moments
@@ -134,9 +137,15 @@ def _measure_layer(
     if not others:
         return layer
     node = net.by_name[layer.name]
+    picked = _spaced(others, probes)
+    chains = spread(lambda one: correct_means(net, node, one, moments).chain, picked)
+    moved = spread(
+        lambda place: _probe(net, node, *place),
+        [(chain, values) for chain in chains for values in seen],
+    )
+    totals = np.array(moved).reshape(len(picked), len(seen)).mean(axis=1)
     found = sorted(
-        (max(one.error, 1e-12), _probe(net, node, one, moments, seen))
-        for one in _spaced(others, probes)
+        (max(one.error, 1e-12), float(loss)) for one, loss in zip(picked, totals, strict=True)
     )
     errors = np.log([error for error, _ in found])
     losses = np.maximum.accumulate(np.log([max(loss, 1e-12) for _, loss in found]))
@@ -158,32 +167,32 @@ def _spaced(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
     return [ordered[index] for index in sorted(picks)]
 
 
-def _probe(
-    net: Graph,
-    node: Node,
-    candidate: Candidate,
-    moments: Moments | None,
-    probes: Sequence[Mapping[str, Array]],
-) -> float:
-    """The loss at the output with this one layer replaced, its mean corrected."""
-    chain = correct_means(net, node, candidate, moments).chain
-    start = net.nodes.index(node) + 1
-    total = 0.0
-    for values in probes:
-        x = values[node.inputs[0]]
-        changed = {node.name: run_chain(chain, x).astype(x.dtype, copy=False)}
-        for later in net.nodes[start:]:
-            if any(used in changed for used in later.inputs):
-                arguments, parameters = node_arguments(net, later, {**values, **changed})
-                changed.update(
-                    zip(later.outputs, apply(later.op, arguments, parameters), strict=True)
-                )
-        total += sum(
-            output_loss(net, output.value, values[output.value], changed[output.value])
-            for output in net.outputs
-            if output.value in changed
-        )
-    return total / len(probes)
+def _probe(net: Graph, node: Node, chain: Sequence[ConvStep], values: Mapping[str, Array]) -> float:
+    """The loss at the output with this one layer replaced.
+
+    Only what depends on the layer is computed again, and forgotten after its last use.
+    """
+    x = values[node.inputs[0]]
+    changed = {node.name: run_chain(chain, x).astype(x.dtype, copy=False)}
+    later = net.nodes[net.nodes.index(node) + 1 :]
+    pending = Counter(used for one in later for used in one.inputs)
+    pending.update(output.value for output in net.outputs)
+    for one in later:
+        if any(used in changed for used in one.inputs):
+            reads = [used for used in one.inputs if used not in net.constants]
+            known = {used: (changed if used in changed else values)[used] for used in reads}
+            arguments, parameters = node_arguments(net, one, known)
+            made = apply(one.op, arguments, parameters)
+            changed.update(zip(one.outputs, made, strict=True))
+        for used in one.inputs:
+            pending[used] -= 1
+            if not pending[used]:
+                changed.pop(used, None)
+    return sum(
+        output_loss(net, output.value, values[output.value], changed[output.value])
+        for output in net.outputs
+        if output.value in changed
+    )
 
 
 def output_loss(net: Graph, value: str, before: Array, after: Array) -> float:

@@ -6,7 +6,8 @@ and the bias correction (Zhang et al. 2015, section 3.3) need inputs that went t
 rewritten so far, which no sum taken before can give.
 
 Memory: ``8 n^2`` bytes per layer and group, ``n = C_in prod(kernel)`` (at most ``MOMENT_BYTES``
-a layer), ``SAMPLE_BYTES`` of samples, and the values of some images while they are run.
+a layer), and up to half as much again while they grow; ``SAMPLE_BYTES`` of samples; and the
+values of some images while they are run.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from convsmith.rewrite.moments import (
     MOMENT_BYTES,
     POSITIONS,
     Moments,
+    Sums,
     bytes_of_moments,
     vectors,
 )
@@ -235,7 +235,7 @@ def calibrate(
     by_input: dict[str, list[Node]] = {}
     for node in layers:
         by_input.setdefault(node.inputs[0], []).append(node)
-    moments: dict[str, Moments] = {}
+    sums: dict[str, Sums] = {}
     samples: list[Mapping[str, Array]] = []
     images, room = 0, sample_bytes
     for index, batch in enumerate(batches):
@@ -245,9 +245,11 @@ def calibrate(
             for first, piece in pieces(net, inputs):
                 for name, array in _values(net, piece):
                     for node in by_input.get(name, ()):
-                        found = _seen(node, array, positions, seed=index, first=first)
-                        before = moments.get(node.name)
-                        moments[node.name] = found if before is None else before + found
+                        some = sums.get(node.name)
+                        if some is None:
+                            site = Site.of(net, node)
+                            some = sums[node.name] = Sums(site.groups, site.width)
+                        _see(some, node, array, positions, seed=index, first=first)
         except ConvsmithError as error:
             raise error.at(place) from None
         sample = _cut(inputs, room, least=0 if samples else 1)
@@ -259,6 +261,7 @@ def calibrate(
             progress("calibrating", images, 0)
     if not images:
         raise DataError("there is no calibration data", remedy="give at least one image")
+    moments = {name: some.moments() for name, some in sums.items()}
     return Calibration(moments=moments, samples=tuple(samples), images=images, positions=positions)
 
 
@@ -269,26 +272,27 @@ def _values(net: Graph, inputs: Mapping[str, Array]) -> Iterator[tuple[str, Arra
         yield from made.items()
 
 
-def _seen(node: Node, x: Array, positions: int, *, seed: int, first: int) -> Moments:
+def _see(sums: Sums, node: Node, x: Array, positions: int, *, seed: int, first: int) -> None:
+    """Adds what reaches a layer."""
     try:
-        found = reduce(add, map(Moments.of, vectors(node, x, positions, seed=seed, first=first)))
+        for part in vectors(node, x, positions, seed=seed, first=first, dtype=np.float64):
+            sums.add(part)
     except ConvsmithError as error:
         raise error.at(node.name) from None
-    squares = np.trace(found.second, axis1=1, axis2=2)
+    squares = sums.squares
     if not np.isfinite(squares).all():
         raise DataError(
             "what reaches this layer holds NaN or infinity",
             place=node.name,
             remedy="check the weights before it, and how the images are normalized",
         )
-    if squares.max(initial=0) > LARGEST**2 * found.count:
+    if squares.max(initial=0) > LARGEST**2 * sums.count:
         raise DataError(
-            f"windows of this layer are as large as {np.sqrt(squares.max() / found.count):.0e},"
+            f"windows of this layer are as large as {np.sqrt(squares.max() / sums.count):.0e},"
             f" and above {LARGEST:.0e} sums of squares overflow",
             place=node.name,
             remedy="check the weights before it, and how the images are normalized",
         )
-    return found
 
 
 def _monotony(samples: Sequence[Mapping[str, Array]]) -> tuple[str, ...]:

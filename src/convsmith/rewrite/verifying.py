@@ -14,6 +14,7 @@ from convsmith.analysis import analyze, fields
 from convsmith.errors import ConvsmithError, DataError, UsageError
 from convsmith.graph import Graph, Node
 from convsmith.graph.evaluate import apply, node_arguments, steps
+from convsmith.parallel import spread
 from convsmith.results import Progress
 from convsmith.rewrite.batches import PIECE_BYTES, images_in, pieces, unpack
 from convsmith.rewrite.measuring import side_by_side
@@ -87,25 +88,34 @@ def verify(
     }
     outputs = {output.name: Difference(original, output.value) for output in original.outputs}
     scored = None if metric is None else score(metric)
+    constant = _constants(original)
+
+    def compared(piece: Mapping[str, Array]) -> tuple[dict[str, Difference], dict[str, Pair]]:
+        """What some images say of the layers, and how they end."""
+        moved = {name: Difference(original, name) for name in layers}
+        ended = {name: (array, array) for name, array in {**piece, **constant}.items()}
+        made = (
+            _apart(original, rewritten, ends, piece)
+            if in_step is None
+            else _together(original, rewritten, in_step, piece)
+        )
+        for value, pair in made:
+            if value in moved:
+                moved[value].add(*pair)
+            if value in ends:
+                ended[value] = pair
+        return moved, ended
+
     images = 0
     for index, item in enumerate(batches):
         place = f"batch {index + 1}"
         inputs, wanted = unpack(original, item, place)
         kept: dict[str, list[Pair]] = {output.name: [] for output in original.outputs}
         try:
-            for _, piece in pieces(original, inputs, room=PIECE_BYTES / 2):
-                ended: dict[str, Pair] = {name: (array, array) for name, array in piece.items()}
-                ended |= {name: (array, array) for name, array in _constants(original).items()}
-                made = (
-                    _apart(original, rewritten, ends, piece)
-                    if in_step is None
-                    else _together(original, rewritten, in_step, piece)
-                )
-                for value, pair in made:
-                    if value in layers:
-                        layers[value].add(*pair)
-                    if value in ends:
-                        ended[value] = pair
+            cut = [piece for _, piece in pieces(original, inputs, room=PIECE_BYTES / 32)]
+            for moved, ended in spread(compared, cut):
+                for name, difference in moved.items():
+                    layers[name].merge(difference)
                 for output in original.outputs:
                     outputs[output.name].add(*ended[output.value])
                     if scored is None:

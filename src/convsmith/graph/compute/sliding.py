@@ -85,13 +85,15 @@ def windows(op: Windowed, padded: Array) -> Array:
 
 @compute.register
 def _(op: Conv, x: Array, weight: Array, *bias: Array) -> Array:
-    y = _transposed(op, x, weight) if op.transposed else _convolve(op, x, weight)
+    if not op.transposed:
+        return _convolve(op, x, weight, *bias)
+    y = _transposed(op, x, weight)
     if bias:
         y += bias[0].reshape(1, -1, *(1,) * len(op.kernel))
     return y
 
 
-def _convolve(op: Conv, x: Array, weight: Array) -> Array:
+def _convolve(op: Conv, x: Array, weight: Array, *bias: Array) -> Array:
     """One matrix product per image, group and block of output rows."""
     view = windows(op, pad_for_windows(op, x))
     rank = len(op.kernel)
@@ -100,7 +102,7 @@ def _convolve(op: Conv, x: Array, weight: Array) -> Array:
     inner = channels // op.groups * math.prod(op.kernel)
     y = np.empty((batch, op.channels, *outputs), dtype=np.result_type(x, weight))
     if op.groups == channels and op.channels == channels:
-        return _convolve_depthwise(view, weight, y)
+        return _convolve_depthwise(view, weight, y, *bias)
     matrices = weight.reshape(op.groups, -1, inner)
     wide, deep = channels // op.groups, op.channels // op.groups
     per_row = inner * math.prod(outputs[1:]) * x.itemsize
@@ -114,20 +116,24 @@ def _convolve(op: Conv, x: Array, weight: Array) -> Array:
         part = view[image, group * wide : (group + 1) * wide, row : row + rows].transpose(order)
         out = flat[image, group, :, row * whole : (row + rows) * whole]
         np.matmul(matrices[group], part.reshape(inner, -1), out=out)
+        if bias:
+            out += bias[0][group * deep : (group + 1) * deep, None]
 
     places = itertools.product(range(batch), range(op.groups), range(0, outputs[0], rows))
     spread(block, places)
     return y
 
 
-def _convolve_depthwise(view: Array, weight: Array, y: Array) -> Array:
-    rank = weight.ndim - 2
-    y[...] = 0
+def _convolve_depthwise(view: Array, weight: Array, y: Array, *bias: Array) -> Array:
+    column = (-1, *(1,) * (weight.ndim - 2))
 
     def one(image: int) -> None:
+        y[image] = 0
         for tap in itertools.product(*map(range, weight.shape[2:])):
             here: tuple[Any, ...] = (..., *tap)
-            y[image] += view[image][here] * weight[here][:, 0].reshape(-1, *(1,) * rank)
+            y[image] += view[image][here] * weight[here][:, 0].reshape(column)
+        if bias:
+            y[image] += bias[0].reshape(column)
 
     spread(one, range(len(y)))
     return y
@@ -159,12 +165,12 @@ def _transposed(op: Conv, x: Array, weight: Array) -> Array:
         for some, matrix in runs:
             made = (matrix @ seen).reshape(op.groups, len(some), deep, *x.shape[2:])
             for index, tap in enumerate(some):
-                place = tuple(
+                place: tuple[Any, ...] = tuple(
                     slice(t * d, t * d + (count - 1) * s + 1, s)
                     for t, d, s, count in zip(tap, op.dilation, op.stride, x.shape[2:], strict=True)
                 )
                 part = made[:, index].reshape(op.channels, *x.shape[2:])
-                full[(image, slice(None), *place)] += part
+                full[image][(slice(None), *place)] += part
 
     spread(one, range(len(x)))
     crop = tuple(

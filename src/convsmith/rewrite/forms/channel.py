@@ -44,6 +44,9 @@ OUTPUT, INPUT = "window-first", "channels-first"
 def output_directions(problem: Problem) -> Array:
     """Principal components of what a layer makes, ``(C_out, C_out)``, best first."""
     flat = problem.weight.reshape(problem.outs, -1)
+    if flat.shape[1] < problem.outs:
+        root = linalg.cholesky(problem.covariance, lower=True, check_finite=False)
+        return np.asarray(linalg.svd(flat @ root)[0])
     made = flat @ problem.target.T
     vectors = linalg.eigh((made + made.T) / 2)[1]
     return np.asarray(vectors[:, ::-1])
@@ -133,7 +136,7 @@ class _ChannelsFirst:
         if first is None:
             rows = self.directions[: widths[0]]
             ones = (1,) * len(self.problem.kernel)
-            back = np.linalg.pinv(rows)
-            window = np.einsum("oi...,ir->or...", self.problem.weight, back)
+            # The window is solved for first: where it starts is of no importance.
+            window = np.zeros((self.problem.outs, len(rows), *self.problem.kernel))
             first = (rows.reshape(*rows.shape, *ones), window)
         return alternate(self.problem, first, rounds=max(rounds, 1))

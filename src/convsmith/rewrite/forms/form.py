@@ -75,6 +75,10 @@ class Form(ABC):
         """Whether there is a layout with these widths, each at least 1 and at most full."""
         return True
 
+    def mixes(self, variant: str) -> bool:
+        """Whether the last layer can mix all outputs, so that errors in them may count jointly."""
+        return True
+
     @abstractmethod
     def fitter(self, problem: Problem, variant: str) -> Fitter:
         """Prepares what the fits of all widths share."""

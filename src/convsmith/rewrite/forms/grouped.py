@@ -83,6 +83,10 @@ class Grouped(Form):
         divided = site.ins if variant == BEHIND else site.outs
         return divided % groups == 0 and between % groups == 0
 
+    def mixes(self, variant: str) -> bool:
+        """Not with the groups at the end."""
+        return variant == BEHIND
+
     def fitter(self, problem: Problem, variant: str) -> Fitter:
         """Nothing is shared between numbers of groups."""
         return _Fitter(problem=problem, behind=variant == BEHIND)

@@ -36,6 +36,7 @@ from convsmith.rewrite.fitting import (
     inverse_of,
     product,
     ridged,
+    scaled_to,
     whitened,
 )
 from convsmith.rewrite.forms.form import Fitter, Form, Widths, aligned
@@ -138,26 +139,57 @@ class _Fitter:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Metric:
+    """A covariance ``S`` with the axes of the second window outermost.
+
+    Attributes:
+        covariance: ``(w, C_in h, w, C_in h)``.
+        unit: Its mean diagonal.
+        working: What steps are computed in.
+    """
+
+    covariance: Array
+    unit: float
+    working: type[np.floating[Any]]
+
+    @property
+    def flat(self) -> Array:
+        """``S`` as ``(w, C_in h, n)``."""
+        return self.covariance.reshape(*self.covariance.shape[:2], -1)
+
+    @cached_property
+    def scaled(self) -> Array:
+        """``S / unit`` as ``(w, C_in h, n)``, in what steps are computed in."""
+        return scaled_to(self.flat, self.unit, self.working)
+
+    @cached_property
+    def mean(self) -> Array:
+        """The mean of ``S_aa``, ``(C_in h, C_in h)``."""
+        return np.asarray(np.einsum("aiaj->ij", self.covariance) / len(self.covariance))
+
+    @cached_property
+    def inverse(self) -> Array:
+        """Roughly the inverse of the mean, in those units."""
+        return np.asarray(inverse_of(self.mean, 1e-4) * self.unit, dtype=self.working)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Laid:
     """A problem with the axes of the second window outermost.
 
     With ``h`` elements in the first window and ``w`` in the second:
 
     Attributes:
-        covariance: ``S`` as ``(w, C_in h, w, C_in h)``.
+        metric: Its covariance.
         target: ``(w, C_out, C_in h)``.
         weight: The unconstrained optimum, ``(w, C_out, C_in h)``.
         energy: The variance of the wanted outputs, summed over channels.
-        scale: The mean diagonal of ``S``.
-        working: What steps are computed in.
     """
 
-    covariance: Array
+    metric: Metric
     target: Array
     weight: Array
     energy: float
-    scale: float
-    working: type[np.floating[Any]]
 
     @classmethod
     def of(cls, problem: Problem, variant: str) -> Laid:
@@ -165,44 +197,26 @@ class Laid:
         outs, ins, *kernel = problem.weight.shape
         first, second = SPLITS[len(kernel)][variant]
         one, two = prod(kernel[a] for a in first), prod(kernel[a] for a in second)
-
-        def outermost(values: Array, lead: int) -> Array:
-            """``(lead, C_in, *kernel)`` to ``(w, lead, C_in h)``."""
-            split = values.reshape(lead, ins, *kernel)
-            order = (*(2 + a for a in second), 0, 1, *(2 + a for a in first))
-            return np.ascontiguousarray(split.transpose(order)).reshape(two, lead, ins * one)
-
         axes = (*(1 + a for a in second), 0, *(1 + a for a in first))
-        order = (*axes, *(a + len(axes) for a in axes))
-        split = problem.covariance.reshape(ins, *kernel, ins, *kernel).transpose(order)
+
+        def outermost(values: Array) -> Array:
+            """``(C_out, C_in, *kernel)`` to ``(w, C_out, C_in h)``."""
+            split = values.reshape(outs, ins, *kernel)
+            turned = np.moveaxis(split.transpose(0, *(1 + a for a in axes)), 0, len(second))
+            return np.ascontiguousarray(turned).reshape(two, outs, ins * one)
+
+        def metric() -> Metric:
+            split = problem.covariance.reshape(ins, *kernel, ins, *kernel)
+            turned = split.transpose(*axes, *(len(axes) + a for a in axes))
+            laid = np.ascontiguousarray(turned).reshape(two, ins * one, two, ins * one)
+            return Metric(covariance=laid, unit=problem.scale, working=problem.working)
+
         return cls(
-            covariance=np.ascontiguousarray(split).reshape(two, ins * one, two, ins * one),
-            target=outermost(problem.target, outs),
-            weight=outermost(problem.weight.reshape(outs, -1), outs),
+            metric=problem.once(f"{Spatial.name} {variant}", metric),
+            target=outermost(problem.target),
+            weight=outermost(problem.weight),
             energy=problem.energy,
-            scale=problem.scale,
-            working=problem.working,
         )
-
-    @cached_property
-    def scaled(self) -> Array:
-        """``S`` in units of ``scale``, ``(w, C_in h, w C_in h)``, in what steps are computed in."""
-        width, rows = self.covariance.shape[:2]
-        result: Array = np.empty((width, rows, width * rows), dtype=self.working)
-        whole = self.covariance.reshape(result.shape)
-        return np.divide(whole, self.scale, out=result, casting="same_kind")
-
-    @cached_property
-    def inverse(self) -> Array:
-        """Roughly the inverse of the mean of ``S_aa``, in those units."""
-        inverse = inverse_of(np.einsum("aiaj->ij", self.covariance) / len(self.covariance), 1e-4)
-        return np.asarray(inverse * self.scale, dtype=self.working)
-
-
-def through(first: Array, covariance: Array) -> Array:
-    """First factors ``(R, C_in h)`` times ``S`` as ``(w, C_in h, w C_in h)``: ``(w, R, w C_in h)``.
-    """
-    return np.stack([product(first, part) for part in covariance])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,9 +236,8 @@ def start(problem: Laid) -> Array:
     covariance that splits into a product over the two sides; then one SVD serves all ranks.
     """
     width, outs, rows = problem.weight.shape
-    left = np.einsum("aiaj->ij", problem.covariance) / width
-    right = np.einsum("aibi->ab", problem.covariance) / rows
-    root = linalg.cholesky(left, check_finite=False)
+    right = np.einsum("aibi->ab", problem.metric.covariance) / rows
+    root = linalg.cholesky(problem.metric.mean, check_finite=False)
     side, _ = whitened(right)
     flat = np.einsum("ab,boi->iao", side, problem.weight).reshape(rows, width * outs)
     seen = root @ flat
@@ -235,11 +248,15 @@ def start(problem: Laid) -> Array:
 def _solve_second(problem: Laid, first: Array) -> tuple[Array, float]:
     """The best second factor for a first one, by its normal equations; and the error."""
     width, outs, _ = problem.target.shape
-    rank = len(first)
-    # gram[(a r), (b s)] = first[r] . S[a, b] . first[s]
-    whole = problem.covariance.reshape(width, -1, width * problem.covariance.shape[1])
-    half = through(first, whole).reshape(width * rank * width, -1)
-    gram = (half @ first.T).reshape(width * rank, -1)
+    rank, rows = first.shape
+    # gram[(a r), (b s)] = first[r] . S[a, b] . first[s], which is the same as with (b s), (a r)
+    blocks = np.empty((width, rank, width, rank))
+    for a, part in enumerate(problem.metric.flat):
+        half = product(first, part[:, a * rows :]).reshape(-1, rows)
+        made = product(half, np.ascontiguousarray(first.T)).reshape(rank, width - a, rank)
+        blocks[a, :, a:] = made
+        blocks[a:, :, a] = made.transpose(1, 2, 0)
+    gram = blocks.reshape(width * rank, -1)
     gram = ridged((gram + gram.T) / 2, 1e-9)
     side = np.matmul(problem.target, first.T)  # a o r
     side = side.transpose(0, 2, 1).reshape(width * rank, outs)
@@ -255,38 +272,36 @@ def _solve_first(problem: Laid, first: Array, second: Array, iterations: int) ->
     Solves ``sum_ab H_a^T H_b V S_ba = sum_a H_a^T T_a`` for ``V``. The preconditioner is a product
     over the two sides: the inverses of ``sum_a H_a^T H_a`` and of the mean of ``S_aa``.
     """
+    metric = problem.metric
     width, outs, rank = second.shape
     rows = first.shape[1]
     size = float(np.sqrt(np.mean(np.square(second)))) or 1.0
     side = np.einsum("aor,aoi->ri", second, problem.target, optimize=True)
-    side = (side / (size**2 * problem.scale)).astype(problem.working)
+    side = (side / (size**2 * metric.unit)).astype(metric.working)
     second = second / size
     mixing = np.einsum("aor,bos->abrs", second, second, optimize=True)
-    left = inverse_of(np.einsum("aars->rs", mixing), RIDGE).astype(problem.working)
-    mixing, second = (part.astype(problem.working) for part in (mixing, second))
+    left = inverse_of(np.einsum("aars->rs", mixing), RIDGE).astype(metric.working)
+    mixed = mixing.transpose(2, 1, 3, 0).astype(metric.working, order="C").reshape(rank, -1)
+    second = second.astype(metric.working)
 
-    def narrow(value: Array) -> Array:
-        """First what the rank is the smaller side of ..."""
-        seen = through(value, problem.scaled).reshape(width, rank, width, rows)
-        result: Array = np.tensordot(mixing, seen, axes=((1, 3, 0), (0, 1, 2)))
-        return result
+    def by_rank(value: Array) -> Array:
+        """The operator where the rank is smaller than the outputs are many ..."""
+        return product(mixed, product(value, metric.scaled).reshape(-1, rows))
 
-    def wide(value: Array) -> Array:
-        """... or what the outputs are."""
+    def by_outputs(value: Array) -> Array:
+        """... and the same where it is larger."""
         made = np.matmul(second, value).swapaxes(0, 1).reshape(outs, -1)
-        seen = product(made, problem.scaled.reshape(width * rows, -1))
-        result: Array = np.tensordot(
-            second, seen.reshape(outs, width, rows), axes=((0, 1), (1, 0))
-        )
+        seen = product(made, metric.scaled.reshape(width * rows, -1))
+        result: Array = np.tensordot(second, seen.reshape(outs, width, rows), axes=((0, 1), (1, 0)))
         return result
 
-    cheaper = rank * (rows + rank) <= outs * (rows + 2 * rank / width)
+    apply = by_rank if rank * (rows + rank) <= outs * (rows + 2 * rank / width) else by_outputs
 
     def precondition(value: Array) -> Array:
-        return left @ product(value, problem.inverse)
+        return left @ product(value, metric.inverse)
 
-    start = first.astype(problem.working)
-    return conjugated(narrow if cheaper else wide, side, start, precondition, iterations)
+    start = first.astype(metric.working)
+    return conjugated(apply, side, start, precondition, iterations)
 
 
 def _orthonormal(first: Array) -> Array:
