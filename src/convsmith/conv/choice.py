@@ -40,7 +40,9 @@ _TURNS: Final = 3  # of every candidate that is not far behind
 _LAST_TURNS: Final = 7  # more, of those close to the fastest
 _CLOSE: Final = 1.25  # times as slow as the fastest
 _FAR: Final = 2.0
+_CHANCES: Final = 6  # runs of a candidate that seems far behind
 _UNLIKELY: Final = 2.5  # times the best candidate's predicted effort
+_DOUBTFUL: Final = 8.0  # the same, for the best of another algorithm
 _KEPT: Final = 1024  # decisions of this process
 
 _lock = threading.Lock()
@@ -171,9 +173,16 @@ def _name(made: ConvPlan) -> str:
 
 
 def _likely(possible: list[ConvPlan]) -> list[ConvPlan]:
+    """What is predicted to be not far behind, and the best of every algorithm that may be."""
     ordered = sorted(possible, key=_effort)
-    most = _UNLIKELY * ordered[0].predicted_effort
-    return [made for made in ordered if made.predicted_effort <= most]
+    least = ordered[0].predicted_effort
+    first = {made.algorithm: made for made in reversed(ordered)}
+    return [
+        made
+        for made in ordered
+        if made.predicted_effort
+        <= least * (_DOUBTFUL if made is first[made.algorithm] else _UNLIKELY)
+    ]
 
 
 def _covers(measured: dict[str, Measurement], possible: list[ConvPlan]) -> bool:
@@ -188,7 +197,7 @@ def _measure(
 ) -> dict[str, Measurement]:
     """Measures the likely candidates in turns, so that a disturbance hits all alike.
 
-    Those far behind drop out after two runs, those not close to the fastest after a few turns:
+    Those far behind drop out after some runs, those not close to the fastest after a few turns:
     what decides is the median of ten turns of the last ones.
     """
     random = np.random.default_rng(0)
@@ -219,16 +228,20 @@ def _measure(
         if progress is not None:
             progress(name)
         ready[name] = made.prepare(weights, bias)
-        taken[name] = [min(once(name), once(name))]
-        if taken[name][0] > _FAR * min(min(times) for times in taken.values()):
+        fastest = min((min(times) for times in taken.values()), default=math.inf)
+        runs = [once(name)]
+        while len(runs) < _CHANCES and min(runs) > _FAR * fastest:
+            runs.append(once(name))  # the first ones find neither weights nor code in the caches
+        taken[name] = [min(runs)]
+        if taken[name][0] > _FAR * fastest:
             del ready[name]  # out of the race; that run is its measurement
     for name in ready:
         taken[name].clear()  # the caches were cold
     for _ in range(_TURNS):
         for name in ready:
             turn(name)
-    fastest = min((median(taken[name]) for name in ready), default=0.0)
-    last = [name for name in ready if median(taken[name]) <= _CLOSE * fastest]
+    first = min((median(taken[name]) for name in ready), default=0.0)
+    last = [name for name in ready if median(taken[name]) <= _CLOSE * first]
     for _ in range(_LAST_TURNS if len(last) > 1 else 0):
         for name in last:
             turn(name)
