@@ -84,6 +84,15 @@ class Direct:
                 found[
                     self._tiling(spec, target, threads, rows, columns, vectors, all_panels, staged)
                 ] = None
+            panel = 4 * vectors * target.lanes * math.prod(spec.weight_shape[1:])
+            if all_panels >= 2 * threads and all_panels * panel > target.level2 >= panel:
+                # Every panel of the weights is read once, and stays near for the whole image.
+                found[
+                    DirectTiling(
+                        rows=rows, columns=columns, vectors=vectors, band=g.rows, panels=1,
+                        staged=True,
+                    )
+                ] = None  # fmt: skip
         ordered = list(found)
         if self._in_place(spec) or math.prod(g.output) * g.batch < 32 * 32 * threads:
             ordered.sort(key=lambda tiling: not tiling.staged)
