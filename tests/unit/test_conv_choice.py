@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -42,6 +43,35 @@ def test_tuning_remembers(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     made = plan(SPEC, tune=True)
     assert made.milliseconds == times[0]
     assert (made.algorithm, str(made.tiling)) == (measured[0].algorithm, measured[0].tiling)
+
+
+def test_a_wrong_prediction_keeps_no_algorithm_from_being_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = ConvSpec(
+        size=(14, 14), channels=32, filters=32, kernel=(3, 3), stride=(2, 2), groups=32,
+        padding=((1, 1), (1, 1)),
+    )  # fmt: skip
+    possible = [made for made in candidates(spec) if made.error_ratio <= 20]
+    efforts = {made.algorithm: made.predicted_effort for made in possible}
+    far = {name for name, effort in efforts.items() if effort > 2.5 * min(efforts.values())}
+    assert far  # a prediction that leaves them behind is what this is about
+    monkeypatch.setattr(choice, "_DOUBTFUL", float("inf"))
+    assert {found.algorithm for found in tune(spec)} == set(efforts)
+
+
+def test_cold_runs_do_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = choice.time.perf_counter, itertools.count(1)
+
+    def clock() -> float:  # the first two runs of the second candidate end nine seconds late
+        late = next(calls) in (4, 6)
+        return real() + 9 * late
+
+    monkeypatch.setattr(choice.time, "perf_counter", clock)
+    measured = tune(SPEC)
+    assert next(calls) > 6
+    assert len(measured) > 1
+    assert max(found.milliseconds for found in measured) < 5000
 
 
 def test_another_process_remembers_too(own_folder: Path) -> None:
