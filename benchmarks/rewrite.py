@@ -55,6 +55,7 @@ from benchmarks.rewriting.tables import markdown, parts
 from benchmarks.rewriting.tasks import RESTORER, TASKS, Task, task
 from benchmarks.storing import described
 
+import convsmith
 from convsmith.parallel import limited_threads
 
 
@@ -125,9 +126,12 @@ def _layers(options: argparse.Namespace) -> None:
         ):
             rows.append(row)
             if options.json is not None:
-                text = json.dumps([asdict(row) for row in rows], indent=1)
-                options.json.write_text(text + "\n", encoding="utf-8")
-    print(by_layer.table(rows))
+                record = described("Large windows, one layer at a time: which form loses least")
+                record |= {"versions": f"convsmith {convsmith.__version__}"}
+                record |= {"parts": by_layer.parts(rows)}
+                options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    for title, part in by_layer.parts(rows).items():
+        print(markdown(title, part) + "\n")
 
 
 def _present(names: Sequence[str]) -> dict[str, Method]:

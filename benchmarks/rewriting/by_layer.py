@@ -19,6 +19,7 @@ from benchmarks.rewriting import tucker, weights_only
 from benchmarks.rewriting.chains import Chain, Layer, channel_costs, layers, spatial_costs
 from benchmarks.rewriting.measuring import as_graph, module_times
 from benchmarks.rewriting.tasks import Images, Task
+from benchmarks.storing import table as stored
 from torch import nn
 
 import convsmith as cs
@@ -29,12 +30,14 @@ from convsmith.rewrite.forms import FORMS, Form, Widths
 from convsmith.rewrite.forms.form import chain_weight
 from convsmith.rewrite.site import Kernels, LayerOp, Site, cost
 
-__all__ = ["LayerRow", "compare", "table"]
+__all__ = ["LayerRow", "compare", "parts"]
 
 Array = npt.NDArray[Any]
 ROUNDS = 4
 NEAR = 0.85
 """Widths of the grid that cost less than this share of the budget are not tried."""
+
+NOTE = "Squared error over the variance of the outputs, on other images; time in ONNX Runtime."
 
 COARSE = 0.75
 """Forms that use less than this share of the budget are left out."""
@@ -211,25 +214,26 @@ def _module(ops: Sequence[LayerOp], kernels: Kernels, ins: int) -> nn.Module:
     return nn.Sequential(*made).eval()
 
 
-def table(rows: Sequence[LayerRow]) -> str:
-    """One table per layer: a row per form, its error and time at every budget."""
-    parts = []
+def parts(rows: Sequence[LayerRow]) -> dict[str, dict[str, Any]]:
+    """One table per layer, by its title: a row per form, its error and time at every budget."""
+    made = {}
     for layer in dict.fromkeys(row.layer for row in rows):
         mine = [row for row in rows if row.layer == layer]
         budgets = sorted({row.budget for row in mine}, reverse=True)
-        heads = "".join(f" error at {b:.0%} | MACs | time |" for b in budgets)
-        lines = [f"**{layer}: {mine[0].text}**", "", f"| form |{heads}"]
-        lines.append("|:---|" + "---:|---:|---:|" * len(budgets))
+        columns = ["form"]
+        for budget in budgets:
+            columns += [f"error at {budget:.0%}", "MACs", "time"]
         least = {b: min(row.error for row in mine if row.budget == b) for b in budgets}
+        lines = []
         for form in dict.fromkeys(row.form for row in mine):
-            cells = []
+            cells = [form]
             for b in budgets:
                 row = next((r for r in mine if (r.form, r.budget) == (form, b)), None)
                 if row is None:
-                    cells.append(" | | |")
-                    continue
-                mark = "**" if row.error == least[b] else ""
-                cells.append(f" {mark}{row.error:.4f}{mark} | {row.share:.0%} | {row.time:.0%} |")
-            lines.append(f"| {form} |" + "".join(cells))
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+                    cells += ["", "", ""]
+                else:
+                    mark = " (least)" if row.error == least[b] else ""
+                    cells += [f"{row.error:.4f}{mark}", f"{row.share:.0%}", f"{row.time:.0%}"]
+            lines.append(cells)
+        made[f"{layer}: {mine[0].text}"] = stored(columns, lines, note=NOTE)
+    return made
