@@ -36,6 +36,7 @@ format: .venv/.dev-stamp  ## format the code and fix what can be fixed
 
 bench: .venv/.dev-stamp  ## measure against those peers of the extra `bench` that are installed
 	$(BIN)/python benchmarks/rewrite.py
+	$(BIN)/python benchmarks/rewrite_speed.py
 	$(BIN)/python benchmarks/analysis.py
 	$(BIN)/python benchmarks/convolution.py
 	$(BIN)/python benchmarks/network.py
