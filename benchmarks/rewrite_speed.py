@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -46,7 +48,7 @@ def main() -> None:
         return
     rows = []
     print("| " + " | ".join(COLUMNS) + " |\n|:--" + "|--:" * (len(COLUMNS) - 1) + "|")
-    for key in options.methods.split(","):
+    for key in options.methods:
         missing = METHODS[key].missing()
         if missing:
             print(f"left out: {METHODS[key].name}: {missing}", flush=True)
@@ -64,15 +66,22 @@ def main() -> None:
 def _spawned(key: str, options: argparse.Namespace) -> dict[str, Any]:
     """What one method says of itself, in a process of its own."""
     arguments = ["--one", key, "--images", str(options.images), "--macs", str(options.macs)]
+    arguments += ["--threads", str(options.threads)]
     begin = time.perf_counter()
-    try:
-        done = subprocess.run(
-            [sys.executable, __file__, *arguments, "--threads", str(options.threads)],
-            stdout=subprocess.PIPE, text=True, check=True, timeout=options.limit,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return {"seconds": time.perf_counter() - begin, "ended": False}
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    with subprocess.Popen(
+        [sys.executable, __file__, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            printed, _ = process.communicate(timeout=options.limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with what it started in turn
+            return {"seconds": time.perf_counter() - begin, "ended": False}
+    if process.returncode:
+        raise SystemExit(f"{key} failed with exit code {process.returncode}")
+    said: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return said
 
 
@@ -110,11 +119,19 @@ def _alone(options: argparse.Namespace) -> dict[str, Any]:
     return {"share": share, "seconds": seconds, "preparing": preparing, "gib": most / 2**20}
 
 
+def _methods(text: str) -> tuple[str, ...]:
+    names = tuple(name for name in text.split(",") if name)
+    for name in names:
+        if name not in METHODS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(METHODS)}")
+    return names
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--methods", default=",".join(METHODS), metavar="NAMES")
+    parser.add_argument("--methods", type=_methods, default=tuple(METHODS), metavar="NAMES")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--macs", type=float, default=0.7, help="share that is left")
     parser.add_argument("--threads", type=int, default=cores_granted())

@@ -228,20 +228,20 @@ def _measure(
         if progress is not None:
             progress(name)
         ready[name] = made.prepare(weights, bias)
-        fastest = min((min(times) for times in taken.values()), default=math.inf)
+        least = min((min(times) for times in taken.values()), default=math.inf)
         runs = [once(name)]
-        while len(runs) < _CHANCES and min(runs) > _FAR * fastest:
+        while len(runs) < _CHANCES and min(runs) > _FAR * least:
             runs.append(once(name))  # the first ones find neither weights nor code in the caches
         taken[name] = [min(runs)]
-        if taken[name][0] > _FAR * fastest:
+        if taken[name][0] > _FAR * least:
             del ready[name]  # out of the race; that run is its measurement
     for name in ready:
         taken[name].clear()  # the caches were cold
     for _ in range(_TURNS):
         for name in ready:
             turn(name)
-    first = min((median(taken[name]) for name in ready), default=0.0)
-    last = [name for name in ready if median(taken[name]) <= _CLOSE * first]
+    fastest = min((median(taken[name]) for name in ready), default=0.0)
+    last = [name for name in ready if median(taken[name]) <= _CLOSE * fastest]
     for _ in range(_LAST_TURNS if len(last) > 1 else 0):
         for name in last:
             turn(name)
