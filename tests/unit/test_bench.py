@@ -403,3 +403,44 @@ def test_the_public_name_is_this_one() -> None:
         *("torch", "torch channels_last", "torch prepared", "onnxruntime", "openvino", "ncnn"),
         "MNN",
     }
+
+
+class _Clocks:
+    """Time that passes only in sleep and in runs; another thread works until ``busy``."""
+
+    def __init__(self, busy: float) -> None:
+        self.now, self.busy = 0.0, busy
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def process_time(self) -> float:
+        return min(self.now, self.busy)
+
+
+def test_a_turn_begins_when_the_threads_of_the_one_before_sleep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clocks = _Clocks(busy=0.010)
+    monkeypatch.setattr(interleaving, "time", clocks)
+    began: list[float] = []
+
+    def run() -> None:
+        began.append(clocks.now)
+        clocks.now += 0.00015
+
+    taken = interleaving.turn(run, clock=clocks.perf_counter)
+    assert 0.012 <= began[0] <= 0.016
+    assert taken == pytest.approx(0.15)
+    waking = 7  # runs of 0.15 ms, until a millisecond has passed: they are not timed
+    assert len(began) == waking + 20
+
+
+def test_a_thread_that_never_sleeps_does_not_stop_the_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks = _Clocks(busy=math.inf)
+    monkeypatch.setattr(interleaving, "time", clocks)
+    interleaving._pause()
+    assert 0.1 < clocks.now < 0.2

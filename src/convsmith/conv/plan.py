@@ -8,6 +8,7 @@ but what it is not given.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -20,6 +21,7 @@ from convsmith.conv.algorithm import Algorithm, Lowered, Operations
 from convsmith.conv.algorithms import ALGORITHMS
 from convsmith.conv.spec import ConvSpec
 from convsmith.errors import ShapeError, UnsupportedOperatorError, UsageError
+from convsmith.kernel.address import address
 from convsmith.kernel.machine import Compiled, compiled
 from convsmith.kernel.peak import peak_gflops
 from convsmith.kernel.target import Target, host
@@ -174,6 +176,17 @@ def _workspace(elements: int) -> NDArray[np.float32]:
     return held
 
 
+@dataclass(slots=True)
+class _Call:
+    """What the calls of one Python thread with one batch and number of threads have in common."""
+
+    batch: int
+    members: int
+    arguments: ctypes.Array[ctypes.c_int64]
+    program: Program
+    workspace: int  # elements
+
+
 class Prepared:
     """A convolution with its weights, ready to run. Any number of Python threads may call it."""
 
@@ -252,19 +265,14 @@ class Prepared:
             )
         if residual is not None:
             _check("residual", residual, shape, exact=True)
-            same = residual.ctypes.data == out.ctypes.data
+            same = address(residual) == address(out)
             if not same and np.may_share_memory(out, residual):
                 raise UsageError(
                     "out and residual overlap in part",
                     remedy="pass the same array or separate ones",
                 )
-        self.run_addresses(
-            x.ctypes.data,
-            out.ctypes.data,
-            0 if residual is None else residual.ctypes.data,
-            batch,
-            members,
-        )
+        added = 0 if residual is None else address(residual)
+        self.run_addresses(address(x), address(out), added, batch, members)
         return out
 
     def run_addresses(
@@ -274,25 +282,23 @@ class Prepared:
         if batch == 0:
             return
         count = threads() if members is None else members
-        workspace = _workspace(self.plan.lowered.workspace(batch, count))
-        held = getattr(self._programs, "held", None)
-        if held is None or held[0] != batch:
-            arguments = np.zeros(8, np.int64)
-            phases = [
-                (self._code.address(name), arguments.ctypes.data, items)
-                for name, items in self.plan.lowered.phases(batch)
-            ]
-            held = self._programs.held = (batch, arguments, Program(phases))
-        _, arguments, program = held
-        arguments[:7] = (
-            x,
-            out,
-            *self._addresses,
-            residual,
-            workspace.ctypes.data,
-            batch,
+        call: _Call | None = getattr(self._programs, "call", None)
+        if call is None or call.batch != batch or call.members != count:
+            call = self._programs.call = self._call(batch, count)
+        workspace = _workspace(call.workspace)
+        words: list[int | ctypes.c_int64] = [
+            x, out, *self._addresses, residual, address(workspace), batch,
+        ]  # fmt: skip
+        call.arguments[: len(words)] = words
+        run(call.program, count)
+
+    def _call(self, batch: int, members: int) -> _Call:
+        arguments = (ctypes.c_int64 * 8)()
+        place = ctypes.addressof(arguments)
+        program = Program((kernel, place, items) for kernel, items in self.kernels(batch))
+        return _Call(
+            batch, members, arguments, program, self.plan.lowered.workspace(batch, members)
         )
-        run(program, count)
 
 
 def checked(
@@ -327,11 +333,11 @@ def _check(name: str, array: NDArray[Any], shape: tuple[int, ...], *, exact: boo
         raise UsageError(
             f"{name} is {array.dtype}, not float32", remedy=f"pass {name}.astype(numpy.float32)"
         )
-    fits = array.shape == shape if exact else array.shape[1:] == shape[1:]
-    if array.ndim != len(shape) or not fits:
+    found = array.shape
+    if found != shape and (exact or len(found) != len(shape) or found[1:] != shape[1:]):
         wanted = shape if exact else ("N", *shape[1:])
         raise ShapeError(
-            f"{name} has shape {array.shape}, not ({', '.join(map(str, wanted))})",
+            f"{name} has shape {found}, not ({', '.join(map(str, wanted))})",
             remedy="make another plan for another size",
         )
     if not array.flags.c_contiguous:

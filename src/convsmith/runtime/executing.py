@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from convsmith.conv import plan as planning
 from convsmith.conv.plan import aligned
+from convsmith.kernel.address import address
 from convsmith.kernel.threads import Program as Kernels
 from convsmith.kernel.threads import run
 from convsmith.runtime.arena import Lifetime, place
@@ -171,8 +172,8 @@ class _Runner:
             for name, array in inputs.items()
         }
         made = {name: np.empty(shape, np.float32) for name, shape in self.shapes}
-        starts = {name: array.ctypes.data for name, array in given.items()}
-        ends = {name: array.ctypes.data for name, array in made.items()}
+        starts = {name: address(array) for name, array in given.items()}
+        ends = {name: address(array) for name, array in made.items()}
         for kind, index, at, offset in self._patches:
             if kind == "input":
                 self.words[at] = starts[self.names[index]] + offset

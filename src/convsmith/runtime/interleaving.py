@@ -1,9 +1,9 @@
 """Calls timed in turns, so that whatever else the machine does meanwhile slows all of them alike.
 
-A turn: the input is laid ready, a pause (in which the threads of whoever had the turn before go to
-sleep), one run that is not timed (which brings weights and images into the caches and wakes the
-threads), and some runs that are; their median is one sample. Turns go round, and every round begins
-with another call.
+A turn: the input is laid ready, a pause until the threads of whoever had the turn before sleep
+(some spin for ten milliseconds after their last work), runs that are not timed (one at least, and a
+millisecond of them: they bring weights and images into the caches and wake the threads), and some
+runs that are; their median is one sample. Turns go round, and every round begins with another call.
 
 *Cold* is the other extreme: before every single timed run a memory larger than all caches is
 written, so weights and images come from memory and the threads sleep.
@@ -34,7 +34,10 @@ CLOCKS: Final[Mapping[Clock, Callable[[], float]]] = {
 """Seconds that pass, or seconds that the threads of this process compute: on a busy machine the
 second says what one thread needs, however long it waited for a core."""
 
-_PAUSE: Final = 0.003  # seconds: longer than the spinning of OpenMP's threads
+_PAUSE: Final = 0.003  # seconds
+_PAUSES: Final = 50  # at most: a thread that never sleeps is part of somebody's way of working
+_ASLEEP: Final = 0.2  # processors that the process keeps busy, at most, when its threads sleep
+_WAKING: Final = 0.001  # seconds until all threads are awake
 _TURN: Final = 0.008  # seconds of one turn
 _MOST_RUNS: Final = 20  # of one turn
 _FEW: Final = 3  # rounds of what is far behind
@@ -138,10 +141,22 @@ def _rounds(
 
 def turn(call: Callable[[], None], *, clock: Callable[[], float]) -> float:
     """Gives a call its turn, after a pause, and returns the median milliseconds of its runs."""
-    time.sleep(_PAUSE)
+    _pause()
+    awake = time.perf_counter() + _WAKING
     warm = _timed(call, clock)
+    while time.perf_counter() < awake:
+        warm = _timed(call, clock)
     runs = min(_MOST_RUNS, max(1, round(1e3 * _TURN / max(warm, 1e-3))))
     return float(np.median([_timed(call, clock) for _ in range(runs)]))
+
+
+def _pause() -> None:
+    """Waits until the threads of this process sleep."""
+    for _ in range(_PAUSES):
+        spent, began = time.process_time(), time.perf_counter()
+        time.sleep(_PAUSE)
+        if time.process_time() - spent < _ASLEEP * (time.perf_counter() - began):
+            return
 
 
 def _timed(call: Callable[[], None], clock: Callable[[], float]) -> float:
