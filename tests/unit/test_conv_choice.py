@@ -8,17 +8,24 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from tests.random_convolutions import data_for
 
-from convsmith.conv import choice
+import convsmith as cs
+from convsmith.acceleration import planned
+from convsmith.conv import choice, measuring
 from convsmith.conv.choice import EXACT, choice_store, plan, tune
-from convsmith.conv.plan import ConvPlan, candidates
+from convsmith.conv.measuring import Measurement, name_of, outgrows_caches
+from convsmith.conv.plan import ConvPlan, Prepared, candidates
 from convsmith.conv.spec import ConvSpec
 from convsmith.errors import UnsupportedOperatorError, UsageError
 from convsmith.kernel.target import host
 from convsmith.parallel import limited_threads
+from convsmith.runtime.lowering import layers
 
 SPEC = ConvSpec(size=(12, 12), channels=8, filters=8, kernel=(3, 3), padding=((1, 1), (1, 1)))
 
@@ -27,7 +34,7 @@ SPEC = ConvSpec(size=(12, 12), channels=8, filters=8, kernel=(3, 3), padding=((1
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own, so that nothing is known and nothing is left behind."""
     monkeypatch.setenv("CONVSMITH_CACHE", str(tmp_path))
-    monkeypatch.setattr(choice, "_TURN", 0.0005)
+    monkeypatch.setattr(measuring, "_TURN", 0.0005)
     return tmp_path
 
 
@@ -74,6 +81,105 @@ def test_cold_runs_do_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     assert next(calls) > 6
     assert len(measured) > 1
     assert max(found.milliseconds for found in measured) < 5000
+
+
+def test_weights_from_memory_have_a_choice_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    races: list[ConvSpec] = []
+
+    def race(spec: ConvSpec, likely: list[ConvPlan], progress: object) -> dict[str, Measurement]:
+        races.append(spec)
+        return {
+            name_of(made): Measurement(
+                algorithm=made.algorithm, tiling=str(made.tiling), milliseconds=1.0 + index,
+                cold_milliseconds=9.0 - index,
+            )
+            for index, made in enumerate(likely)
+        }  # fmt: skip
+
+    monkeypatch.setattr(choice, "race", race)
+    warm, cold = plan(SPEC, tune=True), plan(SPEC, tune=True, cold=True)
+    assert len(races) == 1
+    assert warm.milliseconds == 1.0
+    assert cold.milliseconds is not None
+    assert cold.milliseconds < 9.0
+    assert name_of(warm) != name_of(cold)
+    assert name_of(plan(SPEC, cold=True)) == name_of(cold)
+
+
+@pytest.mark.parametrize("cache", [1 << 10, 1 << 14], ids=["smaller", "larger"])
+def test_copies_of_weights_take_turns_until_the_caches_are_full(
+    cache: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "_last_cache", lambda: cache)
+    track = measuring._Track(SPEC)
+    for made in candidates(SPEC)[:3]:
+        track.enter(made)
+    names = list(track.ready)
+    used: dict[int, set[int]] = {}
+    real = Prepared.run_addresses
+
+    def run(self: Prepared, *args: int, **more: int) -> None:
+        used.setdefault(self._code.address(self.plan.lowered.functions[0]), set()).add(
+            self.addresses[0]
+        )
+        real(self, *args, **more)
+
+    monkeypatch.setattr(Prepared, "run_addresses", run)
+    times = track.cold(dict.fromkeys(names, 1.0) | {"out of the race": 2.5})
+    assert times["out of the race"] == 2.5
+    assert all(0 < times[name] < 1.0 for name in names)
+    for name in names:
+        prepared = track.ready[name]
+        places = used[prepared._code.address(prepared.plan.lowered.functions[0])]
+        assert len(places) == min(-(-3 * cache // (2 * prepared.weight_bytes)), 64)
+
+
+def test_few_weights_cost_nothing_to_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    track = measuring._Track(SPEC)
+    for made in candidates(SPEC)[:2]:
+        track.enter(made)
+    monkeypatch.setattr(track, "once", None)  # running would be an error
+    assert track.cold(dict.fromkeys(track.ready, 1.0)) == dict.fromkeys(track.ready, 1.0)
+
+
+def test_networks_outgrow_the_caches_by_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "_last_cache", lambda: 1 << 20)
+    assert not outgrows_caches(1 << 19)
+    assert outgrows_caches((1 << 19) + 4)
+    monkeypatch.undo()
+    assert outgrows_caches(1 << 40)
+    assert not outgrows_caches(1 << 20)
+
+
+def test_a_network_is_planned_for_where_its_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def spy(spec: ConvSpec, **options: Any) -> ConvPlan:
+        asked.append(options["cold"])
+        return plan(spec, **options)
+
+    monkeypatch.setattr(layers, "plan", spy)
+    monkeypatch.setattr(planned, "plan", spy)
+    conv = torch.nn.Conv2d(8, 8, 3, padding=1)
+    for cache, cold in ((1 << 20, False), (1 << 10, True)):
+        monkeypatch.setattr(measuring, "_last_cache", lambda size=cache: size)
+        cs.compile(conv, input=(1, 8, 6, 6), tune=False, layout="channels_first")
+        cs.accelerate(torch.nn.Sequential(conv), (1, 8, 6, 6), tune=False)
+        assert set(asked) == {cold}
+        assert len(asked) >= 2
+        asked.clear()
+
+
+def test_a_copy_has_weights_of_its_own() -> None:
+    data = data_for(SPEC)
+    prepared = plan(SPEC, algorithm="direct").prepare(data.weights, data.bias)
+    copy = prepared.copied()
+    expected = prepared(data.x)
+    prepared._weights[:] = np.nan
+    assert np.array_equal(copy(data.x), expected)
+    assert np.isnan(prepared(data.x)).any()
+    assert copy.addresses[0] % 64 == 0
+    assert copy.weight_bytes == prepared.weight_bytes
 
 
 def test_another_process_remembers_too(own_folder: Path) -> None:

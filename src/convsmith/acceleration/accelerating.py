@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from convsmith.acceleration.planned import PlannedConv
 from convsmith.acceleration.planned_transposed import PlannedConvTranspose
+from convsmith.acceleration.planning import Planned
 from convsmith.acceleration.residuals import fuse_residuals
 from convsmith.conv.choice import DEFAULT_TOLERANCE
+from convsmith.conv.measuring import outgrows_caches
 from convsmith.conv.spec import Activation
 from convsmith.errors import ConvsmithError, UsageError
 from convsmith.graph import Graph, Node
@@ -85,11 +87,15 @@ def accelerate(
             )
     graph = read_module(module, example)
     chains = _chains(graph, copy.deepcopy(module).eval())
+    cold = outgrows_caches(sum(weight.nbytes for weight in module.parameters()))
 
     def replaced() -> nn.Module:
         result = copy.deepcopy(module).eval()
         for chain in chains:
             _replace(result, chain, algorithm, tolerance, tune)
+        for part in result.modules():
+            if isinstance(part, Planned):
+                part.cold = cold
         return result
 
     result = replaced()

@@ -175,7 +175,10 @@ class PlannedConv(Planned):
             spec = self.spec(x)
             if residual:
                 spec = replace(spec, residual=True, activation=self.residual_activation)
-            made = plan(spec, algorithm=self.algorithm, tolerance=self.tolerance, tune=self.tune)
+            made = plan(
+                spec, algorithm=self.algorithm, tolerance=self.tolerance, tune=self.tune,
+                cold=self.cold,
+            )  # fmt: skip
             order = None
             if spec.layout == "channels_last":
                 order = (0, x.dim() - 1, *range(1, x.dim() - 1))

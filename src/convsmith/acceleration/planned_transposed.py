@@ -133,8 +133,9 @@ class PlannedConvTranspose(Planned):
                 activation=self.activation,
             )
             made = plan_transposed(
-                spec, algorithm=self.algorithm, tolerance=self.tolerance, tune=self.tune
-            )
+                spec, algorithm=self.algorithm, tolerance=self.tolerance, tune=self.tune,
+                cold=self.cold,
+            )  # fmt: skip
             return made.prepare(weight, bias)
 
         prepared: PreparedTransposed = self._packed((x.shape[1:], x.is_contiguous()), pack)

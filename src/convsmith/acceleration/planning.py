@@ -56,6 +56,7 @@ class Planned(nn.Module):
         self.kernel_size = tuple(weight.shape[2:])
         self.activation: Activation = activation
         self.algorithm, self.tolerance, self.tune = algorithm, tolerance, tune
+        self.cold = False  # whether other layers take its weights' place in the caches
         self._prepared: dict[object, Any] = {}
         self._seen: tuple[object, ...] = ()
 

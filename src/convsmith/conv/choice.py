@@ -11,15 +11,12 @@ from __future__ import annotations
 import json
 import math
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from statistics import median
+from dataclasses import asdict, replace
 from typing import Any, Final
 
-import numpy as np
-
-from convsmith.conv.plan import ConvPlan, Prepared, aligned, candidates, plan_with
+from convsmith.conv.measuring import Measurement, name_of, race
+from convsmith.conv.plan import ConvPlan, candidates, plan_with
 from convsmith.conv.spec import ConvSpec
 from convsmith.errors import UsageError
 from convsmith.kernel.machine import sources_digest
@@ -33,35 +30,13 @@ DEFAULT_TOLERANCE: Final = 20.0
 EXACT: Final = ("direct", "im2col", "pointwise", "depthwise", "planar")
 """Algorithms that sum the products of the definition, nothing else."""
 
-_SCHEMA: Final = "convsmith.choice/2"
-_TURN: Final = 0.006  # seconds of one candidate's turn
-_MOST_RUNS: Final = 50  # of one turn
-_TURNS: Final = 3  # of every candidate that is not far behind
-_LAST_TURNS: Final = 7  # more, of those close to the fastest
-_CLOSE: Final = 1.25  # times as slow as the fastest
-_FAR: Final = 2.0
-_CHANCES: Final = 6  # runs of a candidate that seems far behind
+_SCHEMA: Final = "convsmith.choice/3"
 _UNLIKELY: Final = 2.5  # times the best candidate's predicted effort
 _DOUBTFUL: Final = 8.0  # the same, for the best of another algorithm
 _KEPT: Final = 1024  # decisions of this process
 
 _lock = threading.Lock()
 _decided: dict[tuple[object, ...], ConvPlan] = {}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
-    """What one candidate took.
-
-    Attributes:
-        algorithm: Its name.
-        tiling: Its tiling, as text.
-        milliseconds: The median of some turns, for the spec's batch, weights prepared before.
-    """
-
-    algorithm: str
-    tiling: str
-    milliseconds: float
 
 
 def choice_store() -> Store:
@@ -75,6 +50,7 @@ def plan(
     algorithm: str = "auto",
     tolerance: float = DEFAULT_TOLERANCE,
     tune: bool = False,
+    cold: bool = False,
     target: Target | None = None,
 ) -> ConvPlan:
     """Returns how a convolution is best computed.
@@ -87,6 +63,8 @@ def plan(
             direct convolution in float32.
         tune: Whether to measure the candidates, if this machine has not measured them before. Takes
             a second or so; without it, what was measured before counts, else a prediction.
+        cold: Whether the weights come from memory in every run, as in a network whose weights are
+            more than the caches hold; else the same layer runs again and again.
         target: The machine to plan for; by default this one. Another one is never measured.
 
     Raises:
@@ -102,10 +80,10 @@ def plan(
             f"tolerance {tolerance} is below 1, the error of direct convolution",
             remedy="give 1 or more, or algorithm='exact'",
         )
-    key = (spec, algorithm, tolerance, tune, target or host(), threads(), cache_folder())
+    key = (spec, algorithm, tolerance, tune, cold, target or host(), threads(), cache_folder())
     found = _decided.get(key)
     if found is None:
-        found = _decide(spec, algorithm, tolerance, tune, target)
+        found = _decide(spec, algorithm, tolerance, tune, cold, target)
         with _lock:
             if len(_decided) >= _KEPT:
                 _decided.pop(next(iter(_decided)))
@@ -114,10 +92,11 @@ def plan(
 
 
 def _decide(
-    spec: ConvSpec, algorithm: str, tolerance: float, tune: bool, target: Target | None
+    spec: ConvSpec, algorithm: str, tolerance: float, tune: bool, cold: bool, target: Target | None
 ) -> ConvPlan:
     if not spec.batch:  # nothing to measure or to predict: as for one image
-        return _decide(spec.with_batch(1), algorithm, tolerance, False, target).with_batch(0)
+        one = spec.with_batch(1)
+        return _decide(one, algorithm, tolerance, False, cold, target).with_batch(0)
     machine = target or host()
     if algorithm not in ("auto", "exact"):
         possible = [
@@ -137,7 +116,7 @@ def _decide(
     best = min(
         (
             found
-            for found in (_with_time(made, measured) for made in possible)
+            for found in (_with_time(made, measured, cold) for made in possible)
             if found.milliseconds
         ),
         key=lambda found: found.milliseconds or math.inf,
@@ -163,13 +142,11 @@ def _effort(made: ConvPlan) -> float:
     return made.predicted_effort
 
 
-def _with_time(made: ConvPlan, measured: dict[str, Measurement]) -> ConvPlan:
-    found = measured.get(_name(made))
-    return made if found is None else replace(made, milliseconds=found.milliseconds)
-
-
-def _name(made: ConvPlan) -> str:
-    return f"{made.algorithm} {made.tiling}"
+def _with_time(made: ConvPlan, measured: dict[str, Measurement], cold: bool) -> ConvPlan:
+    found = measured.get(name_of(made))
+    if found is None:
+        return made
+    return replace(made, milliseconds=found.cold_milliseconds if cold else found.milliseconds)
 
 
 def _likely(possible: list[ConvPlan]) -> list[ConvPlan]:
@@ -186,7 +163,7 @@ def _likely(possible: list[ConvPlan]) -> list[ConvPlan]:
 
 
 def _covers(measured: dict[str, Measurement], possible: list[ConvPlan]) -> bool:
-    return all(_name(made) in measured for made in _likely(possible))
+    return all(name_of(made) in measured for made in _likely(possible))
 
 
 def _measure(
@@ -195,64 +172,9 @@ def _measure(
     known: dict[str, Measurement],
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Measurement]:
-    """Measures the likely candidates in turns, so that a disturbance hits all alike.
-
-    Those far behind drop out after some runs, those not close to the fastest after a few turns:
-    what decides is the median of ten turns of the last ones.
-    """
-    random = np.random.default_rng(0)
-    x = aligned(math.prod(spec.input_shape)).reshape(spec.input_shape)
-    x[...] = random.standard_normal(spec.input_shape, np.float32)
-    weights = random.standard_normal(spec.weight_shape, np.float32)
-    bias = np.zeros(spec.filters, np.float32) if spec.bias else None
-    out = aligned(math.prod(spec.output_shape)).reshape(spec.output_shape)
-    residual = np.zeros_like(out) if spec.residual else None
-    ready: dict[str, Prepared] = {}
-    taken: dict[str, list[float]] = {}  # seconds
-
-    def once(name: str) -> float:
-        began = time.perf_counter()
-        ready[name](x, out, residual=residual)
-        return time.perf_counter() - began
-
-    def turn(name: str) -> None:
-        once(name)  # brings its weights into the caches
-        runs = [once(name)]
-        while sum(runs) < _TURN and len(runs) < _MOST_RUNS:
-            runs.append(once(name))
-        taken[name].append(median(runs))
-
-    likely = [made for made in _likely(possible) if _name(made) not in known]
-    for made in likely:
-        name = _name(made)
-        if progress is not None:
-            progress(name)
-        ready[name] = made.prepare(weights, bias)
-        least = min((min(times) for times in taken.values()), default=math.inf)
-        runs = [once(name)]
-        while len(runs) < _CHANCES and min(runs) > _FAR * least:
-            runs.append(once(name))  # the first ones find neither weights nor code in the caches
-        taken[name] = [min(runs)]
-        if taken[name][0] > _FAR * least:
-            del ready[name]  # out of the race; that run is its measurement
-    for name in ready:
-        taken[name].clear()  # the caches were cold
-    for _ in range(_TURNS):
-        for name in ready:
-            turn(name)
-    fastest = min((median(taken[name]) for name in ready), default=0.0)
-    last = [name for name in ready if median(taken[name]) <= _CLOSE * fastest]
-    for _ in range(_LAST_TURNS if len(last) > 1 else 0):
-        for name in last:
-            turn(name)
-    measured = dict(known)
-    for made in likely:
-        name = _name(made)
-        measured[name] = Measurement(
-            algorithm=made.algorithm,
-            tiling=str(made.tiling),
-            milliseconds=1e3 * median(taken[name]),
-        )
+    """Measures the likely candidates that are not known, and remembers all."""
+    likely = [made for made in _likely(possible) if name_of(made) not in known]
+    measured = known | race(spec, likely, progress)
     _remember(spec, host(), measured)
     return measured
 
@@ -276,10 +198,7 @@ def _remembered(spec: ConvSpec, target: Target) -> dict[str, Measurement]:
 
 
 def _remember(spec: ConvSpec, target: Target, measured: dict[str, Measurement]) -> None:
-    rows = [
-        {"algorithm": row.algorithm, "tiling": row.tiling, "milliseconds": row.milliseconds}
-        for row in measured.values()
-    ]
+    rows = [asdict(row) for row in measured.values()]
     text = json.dumps({"schema": _SCHEMA, "spec": str(spec), "measured": rows}, indent=1)
     choice_store().write(_key(spec, target), text.encode())
     with _lock:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
@@ -225,6 +226,19 @@ class Prepared:
     def addresses(self) -> tuple[int, int]:
         """Where the packed weights and the biases lie."""
         return self._addresses
+
+    @property
+    def weight_bytes(self) -> int:
+        """What the packed weights take."""
+        return self._weights.nbytes
+
+    def copied(self) -> Prepared:
+        """Returns the same convolution with its packed weights in memory of their own."""
+        made = copy(self)
+        made._weights = aligned(self._weights.size)
+        made._weights[:] = self._weights
+        made._addresses = (address(made._weights), self._addresses[1])
+        return made
 
     def kernels(self, batch: int) -> list[tuple[int, int]]:
         """Returns (address of a kernel, number of items) in order, for a program of one's own."""

@@ -303,6 +303,7 @@ def plan_transposed(
     algorithm: str = "auto",
     tolerance: float = DEFAULT_TOLERANCE,
     tune: bool = False,
+    cold: bool = False,
 ) -> TransposedPlan:
     """Returns how a transposed convolution is best computed; see :func:`convsmith.conv.plan`.
 
@@ -315,7 +316,7 @@ def plan_transposed(
         inner = spec.convolution(phase)
         made = None
         if inner is not None:
-            made = plan(inner, algorithm=algorithm, tolerance=tolerance, tune=tune)
+            made = plan(inner, algorithm=algorithm, tolerance=tolerance, tune=tune, cold=cold)
         parts.append((phase, made))
     return TransposedPlan(spec=spec, parts=tuple(parts))
 

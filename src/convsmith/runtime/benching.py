@@ -76,7 +76,8 @@ def bench(
         layout: How the images of ours lie: ``channels_first`` (the default) or ``channels_last``;
             a spec says it itself.
         rounds: Turns of everybody.
-        cold: Whether to measure with evicted caches as well.
+        cold: Whether to measure with evicted caches as well. The choice is then the one for weights
+            that come from memory.
         clock: ``wall``; or ``processor``, the time for which this process computed: with one
             thread it leaves out how long a busy machine let it wait.
         all_layers: Whether layers that are the same convolution are timed one by one.
@@ -160,7 +161,7 @@ class _Contest:
         feeds: dict[str, Callable[[], None]] = {}
         rows: dict[str, BenchRow] = {}
         with ExitStack() as stack:
-            for made, choice in self._plans():
+            for made, choice in self._plans(cold):
                 row = BenchRow(
                     name=made.algorithm, kind="algorithm", tiling=str(made.tiling), chosen=choice
                 )
@@ -179,7 +180,7 @@ class _Contest:
             self._timed(row, warm.get(name), chilled.get(name)) for name, row in rows.items()
         )
 
-    def _plans(self) -> Iterator[tuple[ConvPlan, bool]]:
+    def _plans(self, cold: bool) -> Iterator[tuple[ConvPlan, bool]]:
         """The best tiling of every algorithm, the choice among them marked."""
         every = len(self.algorithms) == len(ALGORITHMS)
         taken = [name for name in self.algorithms if not ALGORITHMS[name].refuses(self.spec)]
@@ -189,8 +190,8 @@ class _Contest:
                 remedy="add direct, which takes every convolution",
             )
         if every:
-            choice = plan(self.spec, tolerance=self.tolerance, tune=True)
-        plans = {name: plan(self.spec, algorithm=name, tune=True) for name in taken}
+            choice = plan(self.spec, tolerance=self.tolerance, tune=True, cold=cold)
+        plans = {name: plan(self.spec, algorithm=name, tune=True, cold=cold) for name in taken}
         if not every:
             fit = [made for made in plans.values() if made.error_ratio <= self.tolerance]
             choice = min(fit or plans.values(), key=lambda made: made.milliseconds or math.inf)

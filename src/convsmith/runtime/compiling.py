@@ -38,7 +38,9 @@ def compile(  # noqa: A001 - the published name
             runs.
         tune: Whether to measure, for shapes that this machine has not measured: the candidates of
             every convolution, and both layouts of the whole network. Takes seconds to a minute,
-            once per machine; without it predictions choose.
+            once per machine; without it predictions choose. Where the weights of all layers are
+            more than the caches hold, every layer's choice is the one for weights that come from
+            memory.
         tolerance: The largest error of a convolution: expected root mean square over that of direct
             convolution in float32.
         algorithm: ``auto``; ``exact`` for sums of just the products of the definition; or a name,

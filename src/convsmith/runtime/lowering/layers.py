@@ -48,13 +48,15 @@ def _prepared(low: Lowering, spec: ConvSpec, weight: Array, bias: Array | None) 
     options = low.options
     algorithm = options.algorithm
     try:
-        made = plan(spec, algorithm=algorithm, tolerance=options.tolerance, tune=options.tune)
+        made = plan(
+            spec, algorithm=algorithm, tolerance=options.tolerance, tune=options.tune, cold=low.cold
+        )
     except UsageError:
         raise
     except Exception:  # the algorithm that was named does not take this one
         if algorithm in ("auto", "exact"):
             raise
-        made = plan(spec, tolerance=options.tolerance, tune=options.tune)
+        made = plan(spec, tolerance=options.tolerance, tune=options.tune, cold=low.cold)
     weight = np.ascontiguousarray(weight, np.float32)
     numbers = digest(weight.tobytes(), b"" if bias is None else np.asarray(bias).tobytes())
     key = (numbers, f"{made.algorithm} {made.tiling}", spec.with_batch(1))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from convsmith.conv.choice import DEFAULT_TOLERANCE
 from convsmith.conv.fusing import Fusion, fusions
+from convsmith.conv.measuring import outgrows_caches
 from convsmith.conv.plan import Prepared, aligned
 from convsmith.conv.spec import ConvSpec, Layout
 from convsmith.errors import ConvsmithError, DataError
@@ -126,6 +127,7 @@ class Lowering:
     ) -> None:
         self.graph, self.options, self.prepared = graph, options, prepared
         self.last = options.layout == "channels_last"
+        self.cold = outgrows_caches(sum(4 * weight.size for weight in graph.constants.values()))
         self.steps: list[Step] = []
         self.tensors: dict[str, Tensor] = {}
         self.types: dict[str, str] = {}
