@@ -9,8 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from convsmith.conv.algorithms.winograd import Winograd
 from convsmith.conv.plan import ConvPlan, candidates, plan_with
 from convsmith.conv.spec import ConvSpec
+from convsmith.kernel.target import host
 
 KINDS = ("random", "rectified", "unequal channels", "heavy tails")
 STATED = 1.5  # the factor within which Winograd's predicted errors hold
@@ -96,6 +98,25 @@ def test_errors_are_as_plans_say(sizes: dict[str, Any], kind: str) -> None:
         assert measured <= STATED * made.error_ratio, made
         if made.algorithm == "winograd" and made.error_ratio > 1:
             assert measured >= made.error_ratio / STATED, made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("m", [(4, 4), (6, 7)])
+def test_strassens_products_cost_what_is_predicted(m: tuple[int, int], kind: str) -> None:
+    """The bound is over what is mixed: the largest filter and the largest input of a group."""
+    spec = made_spec({"channels": 256, "filters": 48, "kernel": (3, 3), "size": (14, 21)})
+    tiling = Winograd().tiling(spec, host(), 1, m, "strassen")
+    x, w = inputs(kind, spec)
+    truth = exact(spec, x, w)
+    made = plan_with(spec, "winograd", tiling)
+    error = made.prepare(w)(x) - truth
+    measured = rms(error) / rms(plan_with(spec, "direct").prepare(w)(x) - truth)
+    assert 1 / STATED <= measured / made.error_ratio <= STATED
+    plain = plan_with(spec, "winograd", Winograd().tiling(spec, host(), 1, m, "staged"))
+    assert made.error_ratio == pytest.approx(2.32 * plain.error_ratio, rel=0.02)
+    largest = np.abs(w).sum((1, 2, 3), dtype=np.float64).max() * np.abs(x).max()
+    assert np.abs(error).max() <= made.error_bound * largest
+    assert made.error_bound > 5 * plain.error_bound
 
 
 def vars_of(spec: ConvSpec) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from convsmith.conv.plan import ConvPlan, plan_with
 from convsmith.conv.spec import LAYOUTS, ConvSpec, Layout
 from convsmith.errors import UnsupportedOperatorError
 from convsmith.kernel.matrix import Parts
-from convsmith.kernel.strassen import LEFT, RIGHT, block_of, right_sums, sums
+from convsmith.kernel.strassen import LEFT, RIGHT, block_of, error_growth, right_sums, sums
 from convsmith.kernel.target import WIDTHS, host
 
 Array = npt.NDArray[Any]
@@ -513,6 +513,43 @@ class TestStrassenTables:
             )
 
         assert np.array_equal(together(products)[order].reshape(n, n), a @ b)
+
+    def test_errors_grow_as_derived(self) -> None:
+        """Chains of float32 additions, in the order of the kernels, against one long chain."""
+        depth, samples = 48, 6000
+        random = np.random.default_rng(5)
+        a, b = random.standard_normal((2, 2, 2, depth, samples)).astype(np.float32)
+        b = b.swapaxes(0, 1)  # [channels' half][tiles' half][channel]; a is [row][half][channel]
+
+        def chain(start: Array, left: Array, right: Array) -> Array:
+            for x, y in zip(left, right, strict=True):  # a product alone is exact, as in an FMA
+                start = (start.astype(float) + x.astype(float) * y.astype(float)).astype("f4")
+            return start
+
+        def combined(row: tuple[Any, ...], blocks: Array) -> Array:
+            flat = blocks.reshape(4, depth, samples).astype(float)
+            return np.tensordot([float(c) for c in row], flat, 1).astype("f4")
+
+        zero = np.zeros(samples, "f4")
+        # P1, P1 + P2, P1 + P6, those + P7, those + P4; P1 + P6 + P3; P5: as multiply_tiles has it.
+        p1, p12, u2, u3, c21, u2p3, p5 = range(7)
+        made: dict[int, Array] = {}
+        starts = {p1: None, p12: p1, u2: p1, u3: u2, c21: u3, u2p3: u2, p5: None}
+        for product, (buffer, start) in enumerate(starts.items()):
+            before = zero if start is None else made[start]
+            sides = combined(LEFT[product], a), combined(RIGHT[product], b)
+            made[buffer] = chain(before, *sides)
+        blocks = [[made[p12], made[u2p3] + made[p5]], [made[c21], made[u3] + made[p5]]]
+        squares = np.zeros(2)
+        for i, j in np.ndindex(2, 2):
+            left, right = (side.reshape(2 * depth, samples) for side in (a[i], b[:, j]))
+            truth = np.einsum("cs,cs->s", left.astype(float), right.astype(float))
+            for which, got in enumerate((blocks[i][j], chain(zero, left, right))):
+                squares[which] += np.mean((got - truth) ** 2)
+        chained, entered = error_growth()
+        # Beside the chains: the sums of blocks are rounded about once per side, a product twice.
+        extra = 2 * entered * 2 * depth / (depth * (2 * depth + 1))
+        assert squares[0] / squares[1] == pytest.approx(chained + extra, rel=0.1)
 
     def test_a_wrong_sign_would_be_seen(self) -> None:
         wrong = np.array([[float(c) for c in row] for row in LEFT])

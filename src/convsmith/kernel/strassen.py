@@ -18,12 +18,24 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, Final, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from convsmith.kernel.emit import Code, Value
 from convsmith.kernel.tile import Tile
 
-__all__ = ["LEFT", "RIGHT", "block_of", "multiply_tiles", "right_sums", "scratch_elements", "sums"]
+__all__ = [
+    "LEFT",
+    "RIGHT",
+    "block_of",
+    "error_growth",
+    "multiply_tiles",
+    "product_by_blocks",
+    "right_sums",
+    "roundings",
+    "scratch_elements",
+    "sums",
+]
 
 _V = TypeVar("_V", Value, "NDArray[Any]")
 
@@ -50,6 +62,80 @@ _ZERO: Final = 7  # the buffer of zeros, behind those of the seven products
 _STARTS: Final = (_ZERO, 0, 0, 2, 3, 2, _ZERO)  # by product: what it is summed on top of
 _FIRST: Final = (1, 5, 4, 3)  # by block of the result: the buffers whose sum it is
 _SECOND: Final = (_ZERO, 6, _ZERO, 6)
+
+
+_GROWTH: Final = 15
+
+
+def roundings(depth: int, levels: int) -> int:
+    """Returns a bound of an entry's error, in unit roundoffs times a b.
+
+    a is the largest sum of absolute values of a row on the left, b the largest absolute value on
+    the right: unlike the plain product's, the bound knows no single rows, because blocks are mixed.
+
+    Per level it grows 15-fold. The sums of blocks in C12 = P1 + P6 + P5 + P3 are up to a b +
+    2 a * 3 b + a * 2 b + 2 a * b and less, C21 = P1 + P6 + P7 - P4 up to 15 a b; and 3 + 3 + 3
+    roundings come in (the argument of Higham 2002, section 23.2.2, with these norms for his
+    maxima). Products that are summed on top of others stay below that: partial sums are at most
+    a b under P1, 5 a b under P6 and P7, and 3 a b under P4, whose sum is 14 a b.
+
+    Args:
+        depth: Terms of a product of blocks, and roundings that they bring along.
+        levels: 0 or more.
+    """
+    bound = depth
+    for _ in range(levels):
+        bound = _GROWTH * (bound + 9)
+    return bound
+
+
+def error_growth() -> tuple[float, float]:
+    """Returns how one level grows mean squares of errors, for independent entries of mean zero.
+
+    Returns:
+        The errors of summing up, over those of the plain product's one chain of sums: its k-th
+        partial sum has variance k, and a product that is summed on top of others starts from
+        theirs. And a relative error of the sums of blocks of one side, over one of its entries.
+
+    >>> error_growth()
+    (5.375, 7.0)
+    """
+    terms = np.einsum("pa,pb->pab", np.array(LEFT, float), np.array(RIGHT, float)).reshape(7, -1)
+    # Of a buffer: its terms, the squared errors of its chains, and those of the sums of blocks.
+    made = [np.zeros(terms.shape[1])] * (_ZERO + 1)
+    chained, entered = [0.0] * (_ZERO + 1), [0.0] * (_ZERO + 1)
+    for product, start in enumerate(_STARTS):
+        made[product] = made[start] + terms[product]
+        ends = np.sum(made[start] ** 2), np.sum(made[product] ** 2)
+        chained[product] = chained[start] + float(sum(ends)) / 2
+        entered[product] = entered[start] + float(np.sum(terms[product] ** 2))
+    # One of four blocks; a plain one has a chain of 2 ** 2 / 2, and 2 terms.
+    chains, entries = (sum(of[i] for i in (*_FIRST, *_SECOND)) / 4 for of in (chained, entered))
+    return chains / 2, entries / 2
+
+
+def product_by_blocks(a: NDArray[Any], b: NDArray[Any], levels: int) -> NDArray[Any]:
+    """Returns a product of matrices as the definition has it, in NumPy: to be read and compared."""
+    if levels == 0:
+        return np.asarray(a @ b)
+    height, width = len(a), b.shape[1]
+    rows, depth, columns = (-(-size // 2) for size in (*a.shape, width))
+    a = np.pad(a, ((0, 2 * rows - a.shape[0]), (0, 2 * depth - a.shape[1])))
+    b = np.pad(b, ((0, 2 * depth - len(b)), (0, 2 * columns - width)))
+    blocks_a = [a[i : i + rows, j : j + depth] for i in (0, rows) for j in (0, depth)]
+    blocks_b = [b[i : i + depth, j : j + columns] for i in (0, depth) for j in (0, columns)]
+
+    def combined(row: tuple[Any, ...], blocks: list[NDArray[Any]]) -> NDArray[Any]:
+        return np.asarray(sum(int(c) * block for c, block in zip(row, blocks, strict=True) if c))
+
+    p1, p2, p6, p7, minus_p4, p3, p5 = (
+        product_by_blocks(combined(left, blocks_a), combined(right, blocks_b), levels - 1)
+        for left, right in zip(LEFT, RIGHT, strict=True)
+    )
+    u2 = p1 + p6
+    u3 = u2 + p7
+    whole = np.block([[p1 + p2, u2 + p3 + p5], [u3 + minus_p4, u3 + p5]])
+    return whole[:height, :width]
 
 
 def sums(matrix: Matrix, levels: int) -> Matrix:

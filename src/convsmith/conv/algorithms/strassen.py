@@ -20,7 +20,7 @@ from convsmith.conv.algorithm import Lowered, Operations
 from convsmith.conv.algorithms.strassen_kernels import StrassenKernels
 from convsmith.conv.spec import ConvSpec
 from convsmith.kernel.matrix import Parts
-from convsmith.kernel.strassen import LEFT, RIGHT
+from convsmith.kernel.strassen import product_by_blocks, roundings
 from convsmith.kernel.target import Target
 from convsmith.kernel.tile import tile_shapes
 
@@ -34,7 +34,6 @@ _SECOND_LEVEL: Final = 256
 _PIXELS: Final = 512
 """Pixels below which it does not either, where they lie in lanes: too many would be empty."""
 _RATIOS: Final = (1.0, 2.5, 5.0)
-_GROWTH: Final = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,16 +151,12 @@ class Strassen:
         """Returns a bound over the largest sum of |w| of a filter times the largest |x|.
 
         That product bounds the sum of |w| |x| of every output of an image: blocks are mixed, so
-        small outputs carry the error of large ones. Per level the bound grows 15-fold: with row
-        sums of |w| up to a and |x| up to b, the sums of blocks in C12 = P1 + P6 + P5 + P3 are up
-        to a b + 2 a * 3 b + a * 2 b + 2 a * b and less, C21 = P1 + P6 + P7 - P4 up to 15 a b; and
-        3 + 3 + 3 roundings come in (the argument of Higham 2002, section 23.2.2, with these norms
-        for his maxima).
+        small outputs carry the error of large ones
+        (:func:`convsmith.kernel.strassen.roundings`).
         """
-        bound = float(-(-spec.channels // 2**tiling.levels) + 2)
-        for _ in range(tiling.levels):
-            bound = _GROWTH * (bound + 9)
-        return bound * _UNIT_ROUNDOFF / (1 - bound * _UNIT_ROUNDOFF)
+        depth = -(-spec.channels // 2**tiling.levels) + 2
+        bound = roundings(depth, tiling.levels) * _UNIT_ROUNDOFF
+        return bound / (1 - bound)
 
     def spread(self, spec: ConvSpec, tiling: StrassenTiling) -> tuple[int, ...]:
         """Returns whole rows, as many as no block of pixels straddles.
@@ -189,7 +184,7 @@ class Strassen:
         a = w.reshape(spec.filters, spec.channels)
         y = np.zeros((len(x), spec.filters, *spec.output), x.dtype)
         for image, out in zip(x, y, strict=True):
-            product = _product(a, image.reshape(spec.channels, -1), tiling.levels)
+            product = product_by_blocks(a, image.reshape(spec.channels, -1), tiling.levels)
             out[...] = product.reshape(out.shape)
         return np.moveaxis(y, 1, -1) if spec.layout == "channels_last" else y
 
@@ -204,26 +199,3 @@ class Strassen:
             workspace=writer.workspace,
             phases=writer.phases,
         )
-
-
-def _product(a: NDArray[Any], b: NDArray[Any], levels: int) -> NDArray[Any]:
-    if levels == 0:
-        return np.asarray(a @ b)
-    height, width = len(a), b.shape[1]
-    rows, depth, columns = (-(-size // 2) for size in (*a.shape, width))
-    a = np.pad(a, ((0, 2 * rows - a.shape[0]), (0, 2 * depth - a.shape[1])))
-    b = np.pad(b, ((0, 2 * depth - len(b)), (0, 2 * columns - width)))
-    blocks_a = [a[i : i + rows, j : j + depth] for i in (0, rows) for j in (0, depth)]
-    blocks_b = [b[i : i + depth, j : j + columns] for i in (0, depth) for j in (0, columns)]
-
-    def combined(row: tuple[Any, ...], blocks: list[NDArray[Any]]) -> NDArray[Any]:
-        return np.asarray(sum(int(c) * block for c, block in zip(row, blocks, strict=True) if c))
-
-    p1, p2, p6, p7, minus_p4, p3, p5 = (
-        _product(combined(left, blocks_a), combined(right, blocks_b), levels - 1)
-        for left, right in zip(LEFT, RIGHT, strict=True)
-    )
-    u2 = p1 + p6
-    u3 = u2 + p7
-    whole = np.block([[p1 + p2, u2 + p3 + p5], [u3 + minus_p4, u3 + p5]])
-    return whole[:height, :width]

@@ -17,6 +17,13 @@ gamma(n) = n u / (1 - n u) (Higham 2002, section 3.1; Barabasz et al. 2018, theo
 of the same product).
 
 Filters are transformed in float64 beforehand and rounded once, or in float32 on the way.
+
+*Blocked.* Where the products are made by one level of Strassen's algorithm, their chains are longer
+and their sums larger, by factors that follow from its tables for independent entries; all that
+happens before and after stays as it is. The bound of a product is then relative to the largest sum
+of |w| and the largest |x| that are mixed, so is that of the outputs: for each element i of a tile
+|U_i| has row sums of at most max over t of |G_it| times those of |g|, |V_i| entries of at most the
+sum of |B_id| times the largest |d|, and |A| adds those products up.
 """
 
 from __future__ import annotations
@@ -27,7 +34,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from convsmith.conv.algorithms.winograd_strassen import half_of
 from convsmith.conv.toom_cook import Matrix, Transform
+from convsmith.kernel.strassen import error_growth, roundings
 from convsmith.kernel.transforms import depth, traced
 
 __all__ = ["error_bound", "error_ratio"]
@@ -69,8 +78,9 @@ def _mean_squares(t: Transform) -> tuple[float, float, float, float]:
 
 
 def error_ratio(
-    down: Transform, across: Transform, channels: int, *, on_the_way: bool = False
-) -> float:
+    down: Transform, across: Transform, channels: int, *, on_the_way: bool = False,
+    blocked: bool = False,
+) -> float:  # fmt: skip
     """Returns the expected rms error over that of direct convolution, one chain of products.
 
     Within a factor of 1.5 for independent inputs, rectified ones and channels of unequal scale.
@@ -84,12 +94,16 @@ def error_ratio(
         across: Of the second.
         channels: Input channels of a group.
         on_the_way: Whether filters are transformed in float32.
+        blocked: Whether their products with tiles are made by Strassen's algorithm.
     """
     s_down, in_down, out_down, by_down = _mean_squares(down)
     s_across, in_across, out_across, by_across = _mean_squares(across)
     products = s_down * s_across
     sums = channels * (channels + 1) / 2 * products
     filters = channels * (by_down * across.r + s_down * by_across if on_the_way else products)
+    if blocked:  # the sums of filters are rounded once, those of tiles about as often
+        chained, entered = error_growth()
+        sums, filters = chained * sums, 2 * entered * filters
     inputs = channels * (in_down * across.r + s_down * in_across)
     outputs = channels * (out_down * s_across + down.r * out_across)
     n = channels * down.r * across.r
@@ -97,27 +111,39 @@ def error_ratio(
 
 
 @cache
-def _growth(t: Transform) -> float:
-    """The largest sum over a tile's inputs d of sum_i |A_oi| |G_it| |B_id|, over o and t."""
+def _growth(t: Transform, blocked: bool) -> float:
+    """The largest sum over a tile's inputs d of sum_i |A_oi| |G_it| |B_id|, over o and t.
+
+    If blocked, each element i may have its largest |G_it| at another tap t.
+    """
     A, G, B = (np.abs(_floats(m)) for m in (t.outputs, t.filters, t.inputs))
+    if blocked:
+        G = np.max(G, 1, keepdims=True)
     return float(np.max(np.einsum("oi,it,id->ot", A, G, B)))
 
 
 def error_bound(
-    down: Transform, across: Transform, channels: int, *, on_the_way: bool = False
-) -> float:
+    down: Transform, across: Transform, channels: int, *, on_the_way: bool = False,
+    blocked: bool = False,
+) -> float:  # fmt: skip
     """Returns a bound of an output's error, as long as nothing overflows or underflows.
 
     It is relative to the sum over channels of (sum of |w| over the taps) times (largest |x| of the
-    channel in the output's input tile).
+    channel in the output's input tile). If blocked, to the largest sum of |w| over channels and
+    taps of any filter, times the largest |x| of any channel in the input tiles of the pair.
 
     Args:
         down: Of the first axis.
         across: Of the second.
         channels: Input channels of a group.
         on_the_way: Whether filters are transformed in float32.
+        blocked: Whether their products with tiles are made by Strassen's algorithm.
     """
-    roundings = channels + sum(depth(t.inputs) + depth(t.outputs) for t in (down, across))
-    roundings += sum(depth(t.filters) for t in (down, across)) if on_the_way else _FILTER_ROUNDINGS
-    error = roundings * _UNIT_ROUNDOFF
-    return error / (1 - error) * _growth(down) * _growth(across)
+    count = sum(depth(t.inputs) + depth(t.outputs) for t in (down, across))
+    if blocked:
+        count += roundings(half_of(channels) + _FILTER_ROUNDINGS, 1)
+    else:
+        count += channels
+        count += sum(depth(t.filters) for t in (down, across)) if on_the_way else _FILTER_ROUNDINGS
+    error = count * _UNIT_ROUNDOFF
+    return error / (1 - error) * _growth(down, blocked) * _growth(across, blocked)

@@ -25,7 +25,7 @@ from convsmith.kernel.tile import Tile
 from convsmith.kernel.transforms import multiply
 
 if TYPE_CHECKING:
-    from convsmith.conv.algorithms.winograd import WinogradTiling
+    from convsmith.conv.algorithms.winograd_tiling import WinogradTiling
 
 __all__ = ["Grid", "WinogradKernels", "transforms_of"]
 
@@ -126,28 +126,33 @@ class WinogradKernels:
         Laid out in the order of their use, as [group][panel][element][channel][filter of the
         panel], or [group][element][panel]... if staged.
         """
-        g, taps = self.g, self.ty.r * self.tx.r
-        gy, gx = (np.array(t.filters[: t.distinct], dtype=np.float64) for t in (self.ty, self.tx))
-        both = np.kron(gy, gx)
-        w = weights.reshape(g.groups, g.filters, g.channels, taps)
+        g = self.g
+        w = weights.reshape(g.groups, g.filters, g.channels, -1)
         packed = np.empty(
             (g.groups, self.all_panels, self.stored, g.channels, self.width), np.float32
         )
-        some = max(1, _PACKED // (self.stored * self.width))
         for group, panel in np.ndindex(g.groups, self.all_panels):
             first = panel * self.width
-            part = w[group, first : first + self.width].astype(np.float64)
-            full = np.zeros((taps, g.channels, self.width))
-            full[:, :, : len(part)] = part.transpose(2, 1, 0)
-            for channel in range(0, g.channels, some):
-                chosen = full[:, channel : channel + some]
-                made = both @ chosen.reshape(taps, -1)
-                packed[group, panel, :, channel : channel + some] = made.reshape(
-                    self.stored, -1, self.width
-                )
+            self._pack_panel(w[group, first : first + self.width], packed[group, panel])
         if self.tiling.schedule == "staged":
             packed = np.ascontiguousarray(packed.swapaxes(1, 2))
         return packed.reshape(-1)
+
+    def _pack_panel(self, weights: NDArray[Any], packed: NDArray[Any]) -> None:
+        """Transforms the weights [filter][channel][tap] of one panel, in float64.
+
+        They go to [element][channel][filter], with zeros for filters that the panel lacks.
+        """
+        filters, channels, taps = weights.shape
+        gy, gx = (np.array(t.filters[: t.distinct], dtype=np.float64) for t in (self.ty, self.tx))
+        both = np.kron(gy, gx)
+        full = np.zeros((taps, channels, self.width))
+        full[:, :, :filters] = weights.transpose(2, 1, 0)
+        some = max(1, _PACKED // (self.stored * self.width))
+        for channel in range(0, channels, some):
+            chosen = full[:, channel : channel + some]
+            made = both @ chosen.reshape(taps, -1)
+            packed[:, channel : channel + some] = made.reshape(self.stored, -1, self.width)
 
     def workspace(self, batch: int, threads: int) -> int:
         """Returns what threads use for themselves, and what stands between phases."""
@@ -157,6 +162,11 @@ class WinogradKernels:
     def functions(self) -> tuple[str, ...]:
         """The kernels' names, in order."""
         return tuple(name for name, _ in self.phases(1))
+
+    @property
+    def choices(self) -> str:
+        """What the size of the caches decides about the code, beside the tiling."""
+        return str(self.asks)
 
     def phases(self, batch: int) -> list[tuple[str, int]]:
         """Returns the one phase, or the three."""

@@ -22,7 +22,7 @@ from convsmith.kernel.matrix import odd_pitch
 from convsmith.kernel.moving import zero
 
 if TYPE_CHECKING:
-    from convsmith.conv.algorithms.winograd import WinogradTiling
+    from convsmith.conv.algorithms.winograd_tiling import WinogradTiling
     from convsmith.conv.spec import ConvSpec
     from convsmith.kernel.target import Target
 
