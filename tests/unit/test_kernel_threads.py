@@ -6,12 +6,15 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from convsmith.kernel import pool_code as pool_code_module
 from convsmith.kernel.emit import Unit
 from convsmith.kernel.machine import compiled
+from convsmith.kernel.pool_code import CORES, POOL_WORDS, pool_code
 from convsmith.kernel.target import host
 from convsmith.kernel.threads import Program, run
 from convsmith.parallel import set_threads, threads
@@ -128,6 +131,78 @@ def test_a_forked_child_has_a_pool_of_its_own() -> None:
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert ran.stdout.strip() == "done", ran.stderr
+
+
+def _cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0))
+
+
+def _apart(claimed: dict[int, int], worker: int, members: int) -> tuple[int, int]:
+    """Lets a worker move away from the cores that others claim; returns where it was and is."""
+    memory = np.zeros(POOL_WORDS, np.int64)
+    memory[CORES:] = -1
+    for member, core in claimed.items():
+        memory[CORES + member] = core
+    memory[pool_code_module._MEMBERS] = members
+    move = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(pool_code().address("apart"))
+    where = ctypes.CDLL(None).sched_getcpu
+    before = where()
+    move(memory.ctypes.data, worker)
+    return before, int(memory[CORES + worker])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the system for a core")
+def test_a_worker_moves_away_from_the_members_before_it() -> None:
+    cores = _cores()
+    if len(cores) < 2:
+        pytest.skip("there is one core")
+    try:
+        for claimed in (cores[0], cores[-1]):
+            os.sched_setaffinity(0, {claimed})  # this thread stands for the worker
+            os.sched_setaffinity(0, cores)
+            before, after = _apart({0: claimed, 2: claimed}, worker=1, members=3)
+            assert before != claimed or after != claimed
+            assert after in cores
+            assert _cores() == cores, "it is free to go anywhere again"
+        os.sched_setaffinity(0, {cores[0]})
+        os.sched_setaffinity(0, cores)
+        taken = dict(enumerate(cores[:-1]))
+        last = {_apart(taken, worker=len(taken), members=len(cores))[1] for _ in range(3)}
+        assert cores[-1] in last, "the only one that is free"
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the system for a core")
+def test_a_worker_stays_where_nothing_is_free_or_nobody_else_is() -> None:
+    cores = _cores()
+    everywhere = dict(enumerate(cores))
+    _apart(everywhere, worker=len(cores), members=len(cores) + 1)
+    assert _cores() == cores
+    try:
+        os.sched_setaffinity(0, {cores[0]})
+        before, after = _apart({0: cores[0]}, worker=1, members=2)
+        assert before == after == cores[0]
+        assert _cores() == [cores[0]], "no core that this thread was not granted"
+        later = dict.fromkeys((2, 3), cores[0])
+        assert _apart(later, worker=1, members=4)[1] == cores[0], "those move themselves"
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the system for a core")
+def test_programs_run_where_all_members_share_one_core() -> None:
+    code = (
+        "import os\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from tests.unit.test_kernel_threads import Counter, run\n"
+        "for _ in range(200):\n"
+        "    counter = Counter()\n"
+        "    run(counter.program, 4)\n"
+        "    assert (counter.items == 3).all()\n"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=60)
 
 
 def test_the_number_of_threads_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
