@@ -183,7 +183,7 @@ def test_every_key_is_described_and_every_described_key_is_written(tmp_path: Pat
 
 # Headers of files that only we read: arrays, and what was measured once.
 PRIVATE = {
-    *("convsmith.calibration/2", "convsmith.choice/2", "convsmith.layout/1"),
+    *("convsmith.calibration/2", "convsmith.choice/3", "convsmith.layout/1"),
     "convsmith.distillation-checkpoint/1",
 }
 
