@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
 from functools import cache
 
 from convsmith.kernel.emit import Code, Unit, Value
@@ -27,7 +28,7 @@ POOL_WORDS = CORES + _KNOWN_CORES
 _FUNCTION, _ARGUMENTS, _ITEMS, _NEXT, _DONE, PHASE_WORDS = 0, 1, 2, 16, 32, 48
 
 _WATCH = 1500  # looks for a new program before a worker sleeps: about 50 microseconds
-_PATIENCE = 200  # looks for the end of a phase before the core is offered to others
+_PATIENCE = 200  # looks for what a member waits for before its core is offered to others
 _POLITE = 32  # looks for a new program between two offers of the core: about a microsecond
 
 
@@ -176,6 +177,25 @@ def _write_apart(unit: Unit) -> None:
                     _note_core(code, atomic, worker)
 
 
+def _phases(code: Code) -> Iterator[tuple[str, Value]]:
+    """The rows of a program's phases, each with its number of items."""
+    for phase in code.range(Value(code, "i64", "%count")):
+        row = _Atomic(code).row("%phases", phase)
+        place = code.assign("ptr", f"getelementptr i64, ptr {row}, i64 {_ITEMS}")
+        yield row, code.assign("i64", f"load i64, ptr {place.name}, align 8")
+
+
+def _wait_until(code: Code, over: Callable[[], Value]) -> None:
+    """Looks again and again; after a while the core is offered to whoever waits for it."""
+    looks = code.variable(code.integer(0))
+    with code.forever() as waiting:
+        waiting.leave_if(over())
+        _pause(code)
+        looks.set(looks.get() + 1)
+        with code.when(looks.get() > _PATIENCE):
+            _offer_core(code)
+
+
 def _call_item(code: Code, row: str, item: Value, worker: str) -> None:
     function = code.assign("ptr", f"load ptr, ptr {row}, align 8")
     place = code.assign("ptr", f"getelementptr i64, ptr {row}, i64 {_ARGUMENTS}")
@@ -187,10 +207,7 @@ def _write_work(unit: Unit) -> None:
     """Phase after phase: takes items until none is left, waits until all are done."""
     with unit.function("void @work(ptr %phases, i64 %count, i64 %worker)") as code:
         atomic = _Atomic(code)
-        for phase in code.range(Value(code, "i64", "%count")):
-            row = atomic.row("%phases", phase)
-            place = code.assign("ptr", f"getelementptr i64, ptr {row}, i64 {_ITEMS}")
-            items = code.assign("i64", f"load i64, ptr {place.name}, align 8")
+        for row, items in _phases(code):
             mine = code.variable(code.integer(0))
             with code.forever() as taking:
                 item = atomic.add(row, _NEXT, 1)
@@ -199,22 +216,16 @@ def _write_work(unit: Unit) -> None:
                 mine.set(mine.get() + 1)
             with code.when(mine.get() > 0):
                 atomic.add(row, _DONE, mine.get())
-            looks = code.variable(code.integer(0))
-            with code.forever() as waiting:
-                waiting.leave_if(atomic.get(row, _DONE) >= items)
-                _pause(code)
-                looks.set(looks.get() + 1)
-                with code.when(looks.get() > _PATIENCE):
-                    _offer_core(code)
+
+            def done(row: str = row, items: Value = items) -> Value:
+                return atomic.get(row, _DONE) >= items
+
+            _wait_until(code, done)
 
 
 def _write_alone(unit: Unit) -> None:
     with unit.function("void @alone(ptr %phases, i64 %count)") as code:
-        atomic = _Atomic(code)
-        for phase in code.range(Value(code, "i64", "%count")):
-            row = atomic.row("%phases", phase)
-            place = code.assign("ptr", f"getelementptr i64, ptr {row}, i64 {_ITEMS}")
-            items = code.assign("i64", f"load i64, ptr {place.name}, align 8")
+        for row, items in _phases(code):
             for item in code.range(items):
                 _call_item(code, row, item, "0")
 
@@ -238,13 +249,7 @@ def _write_run(unit: Unit) -> None:
             _wake(code, "%pool")
         code.write("call void @work(ptr %phases, i64 %count, i64 0)")
         atomic.add("%pool", _EPOCH, 1)
-        looks = code.variable(code.integer(0))
-        with code.forever() as waiting:
-            waiting.leave_if(atomic.get("%pool", _INSIDE).equals(0))
-            _pause(code)
-            looks.set(looks.get() + 1)
-            with code.when(looks.get() > _PATIENCE):
-                _offer_core(code)  # perhaps it is the one that a worker inside waits for
+        _wait_until(code, lambda: atomic.get("%pool", _INSIDE).equals(0))
 
 
 def _write_serve(unit: Unit) -> None:
