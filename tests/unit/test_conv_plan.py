@@ -51,7 +51,7 @@ ANOTHER = "; make another plan for another size."
 CONVERT = ", not float32; pass x.astype(numpy.float32)."
 
 X = np.ones((1, 5, 7, 9), np.float32)
-Y = np.empty((1, 6, 7, 9), np.float32)
+Y = np.zeros((1, 6, 7, 9), np.float32)
 
 
 @pytest.mark.parametrize(
