@@ -335,7 +335,7 @@ def test_few_tilings_are_offered_and_one_is_accurate(channels: int, side: int, b
     )  # fmt: skip
     for threads in (1, 4):
         tilings = Winograd().tilings(spec, host(), threads)
-        assert 1 <= sum(chosen.schedule != "strassen" for chosen in tilings) <= 5
+        assert 1 <= sum(chosen.schedule != "strassen" for chosen in tilings) <= 6
         assert sum(chosen.schedule == "strassen" for chosen in tilings) <= 1
         assert len(set(map(str, tilings))) == len(tilings)
         ratios = [Winograd().error_ratio(spec, chosen) for chosen in tilings]
@@ -430,20 +430,20 @@ def test_the_schedule_with_the_fewest_weights_is_offered_where_they_are_many() -
 def test_strassens_products_are_offered_where_they_may_be_the_fastest() -> None:
     target = replace(host().with_lanes(16), level2=1 << 20, level3=32 << 20)
     spec = ConvSpec(
-        size=(24, 24), channels=512, filters=512, kernel=(3, 3), padding=((1, 1), (1, 1)), batch=8
+        size=(24, 24), channels=512, filters=512, kernel=(1, 7), padding=((0, 0), (3, 3)), batch=8
     )
     offered = Winograd().tilings(spec, target, 1)
     (blocked,) = (chosen for chosen in offered if chosen.schedule == "strassen")
-    assert blocked in offered[:2]
     assert Winograd().error_ratio(spec, blocked) <= 20
-    assert len(offered) <= 6
+    assert len(offered) <= 7
     # A seventh of the products is not worth sums of a few channels, filters or tiles, nor an error
     # for which there is a larger tile.
+    square = {"kernel": (3, 3), "padding": ((1, 1), (1, 1)), "size": (14, 14)}
     for changed in (
-        {"channels": 128}, {"filters": 128}, {"size": (7, 7), "batch": 1}, {"size": (28, 28)},
+        {"channels": 128}, {"filters": 128}, {"size": (7, 7), "batch": 1}, square,
     ):  # fmt: skip
         few = Winograd().tilings(replace(spec, **changed), target, 1)
-        assert all(chosen.schedule != "strassen" for chosen in few)
+        assert all(chosen.schedule != "strassen" for chosen in few), changed
 
 
 def test_many_filters_on_a_small_image_are_lean() -> None:

@@ -69,6 +69,35 @@ def test_a_wrong_prediction_keeps_no_algorithm_from_being_measured(
     assert {found.algorithm for found in tune(spec)} == set(efforts)
 
 
+def test_hopeless_algorithms_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And planning again finds that nothing is missing; asked for by name, they have their race."""
+    ran: list[str] = []
+    real = measuring._Track.enter
+
+    def enter(self: measuring._Track, made: ConvPlan) -> None:
+        ran.append(made.algorithm)
+        real(self, made)
+
+    def once(self: measuring._Track, prepared: Prepared) -> float:
+        return 4.0 if prepared.plan.algorithm == "direct" else 1.0
+
+    monkeypatch.setattr(measuring._Track, "enter", enter)
+    monkeypatch.setattr(measuring._Track, "once", once)
+    monkeypatch.setattr(choice, "_UNLIKELY", float("inf"))
+    monkeypatch.setattr(choice, "_DOUBTFUL", float("inf"))
+    tilings = sum(made.algorithm == "direct" for made in candidates(SPEC))
+    assert tilings > 1
+    assert plan(SPEC, tune=True).algorithm != "direct"
+    assert ran.count("direct") == 1
+    assert len(ran) > 2
+    count = len(ran)
+    choice._decided.clear()
+    plan(SPEC, tune=True)
+    assert len(ran) == count
+    plan(SPEC, algorithm="direct", tune=True)
+    assert ran[count:] == ["direct"] * (tilings - 1)
+
+
 def test_cold_runs_do_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = time.perf_counter, itertools.count(1)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any, Final
 
-from convsmith.conv.measuring import Measurement, name_of, race
+from convsmith.conv.measuring import Measurement, beaten, name_of, race
 from convsmith.conv.plan import ConvPlan, candidates, plan_with
 from convsmith.conv.spec import ConvSpec
 from convsmith.errors import UsageError
@@ -163,7 +163,13 @@ def _likely(possible: list[ConvPlan]) -> list[ConvPlan]:
 
 
 def _covers(measured: dict[str, Measurement], possible: list[ConvPlan]) -> bool:
-    return all(name_of(made) in measured for made in _likely(possible))
+    """Whether measurements decide between candidates: all likely ones have one, or no chance."""
+    likely = _likely(possible)
+    missing = [made for made in likely if name_of(made) not in measured]
+    if not missing:
+        return True
+    out = beaten(measured[name_of(made)] for made in likely if name_of(made) in measured)
+    return all(made.algorithm in out for made in missing)
 
 
 def _measure(

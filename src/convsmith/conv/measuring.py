@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from statistics import median
@@ -22,7 +22,7 @@ from convsmith.conv.plan import ConvPlan, Prepared, aligned
 from convsmith.conv.spec import ConvSpec
 from convsmith.kernel.target import host
 
-__all__ = ["Measurement", "name_of", "outgrows_caches", "race"]
+__all__ = ["Measurement", "beaten", "name_of", "outgrows_caches", "race"]
 
 _TURN: Final = 0.006  # seconds of one candidate's turn
 _MOST_RUNS: Final = 50  # of one turn
@@ -30,6 +30,7 @@ _TURNS: Final = 3  # of every candidate that is not far behind
 _LAST_TURNS: Final = 7  # more, of those close to the fastest
 _CLOSE: Final = 1.25  # times as slow as the fastest
 _FAR: Final = 2.0
+_HOPELESS: Final = 3.0  # so much that another tiling would not help
 _CHANCES: Final = 6  # runs of a candidate that seems far behind
 _COLD_TURNS: Final = 3
 _COLD_RUNS: Final = 8  # of one turn, one copy of the weights each
@@ -83,17 +84,22 @@ def race(
     Args:
         spec: The problem.
         likely: The candidates, what is predicted to be fastest first: those that are far behind
-            the ones before drop out after some runs.
-        progress: Called with the name of every candidate.
+            the ones before drop out after some runs; of an algorithm that is hopeless in one
+            tiling no other one is compiled.
+        progress: Called with the name of every candidate that runs.
 
     Returns:
-        Measurements by :func:`name_of`.
+        Measurements by :func:`name_of`, of those that ran.
     """
     track = _Track(spec)
+    entered = []
     for made in likely:
+        if made.algorithm in track.beaten:
+            continue
         if progress is not None:
             progress(name_of(made))
         track.enter(made)
+        entered.append(made)
     warm = track.warm()
     cold = track.cold(warm)
     return {
@@ -103,8 +109,22 @@ def race(
             milliseconds=1e3 * warm[name_of(made)],
             cold_milliseconds=1e3 * cold[name_of(made)],
         )
-        for made in likely
+        for made in entered
     }
+
+
+def beaten(measured: Iterable[Measurement]) -> frozenset[str]:
+    """Returns the algorithms whose other tilings need no measurement: they are too far behind.
+
+    By less than made them drop out, where they had some runs only.
+    """
+    fastest: dict[str, float] = {}
+    for one in measured:
+        fastest[one.algorithm] = min(one.milliseconds, fastest.get(one.algorithm, math.inf))
+    least = min(fastest.values(), default=0.0)
+    return frozenset(
+        name for name, time in fastest.items() if time > _FAR * least
+    )
 
 
 class _Track:
@@ -120,6 +140,7 @@ class _Track:
         self.residual = np.zeros_like(self.out) if spec.residual else None
         self.ready: dict[str, Prepared] = {}
         self.taken: dict[str, float] = {}  # seconds, of those that dropped out
+        self.beaten: set[str] = set()  # hopeless algorithms
         self.least = math.inf
 
     def once(self, prepared: Prepared) -> float:
@@ -135,6 +156,8 @@ class _Track:
             runs.append(self.once(prepared))  # the first ones find neither weights nor code
         if min(runs) > _FAR * self.least:
             self.taken[name_of(made)] = min(runs)
+            if min(runs) > _HOPELESS * self.least:
+                self.beaten.add(made.algorithm)
         else:
             self.ready[name_of(made)] = prepared
         self.least = min(self.least, *runs)

@@ -27,14 +27,16 @@ from convsmith.conv.algorithm import Lowered, Operations
 from convsmith.conv.algorithms.winograd_error import error_bound, error_ratio
 from convsmith.conv.algorithms.winograd_kernels import WinogradKernels, transforms_of
 from convsmith.conv.algorithms.winograd_lean import LeanKernels
+from convsmith.conv.algorithms.winograd_prediction import (
+    filter_operations,
+    held_bytes,
+    predicted_cycles,
+)
 from convsmith.conv.algorithms.winograd_strassen import StrassenKernels, half_of
 from convsmith.conv.algorithms.winograd_tiling import (
     Schedule,
     WinogradTiling,
-    cut,
-    filter_operations,
-    held_bytes,
-    predicted_cycles,
+    cuts,
     sizes_of,
 )
 from convsmith.conv.geometry import Geometry
@@ -51,7 +53,7 @@ _OFFERED: Final = 4  # tilings of a spec that are worth measuring
 _SMALLEST_GROUP: Final = 8
 _PLAUSIBLE: Final = 1.3  # times the best predicted time
 _COLD: Final = 1.7  # the same, for the schedule that reads the fewest weights
-_CLOSE: Final = 1.03  # the same: only a measurement can tell
+_CLOSE: Final = 1.08  # the same: only a measurement can tell
 _LARGEST_WORKSPACE: Final = 256 << 20  # bytes between phases
 _SMALLEST_BLOCKED: Final = 256  # channels and filters of a group below which Strassen does not pay
 
@@ -94,42 +96,53 @@ class Winograd:
         ways: tuple[Schedule, ...] = get_args(Schedule)
         if min(g.channels, g.filters) < _SMALLEST_BLOCKED:
             ways = tuple(way for way in ways if way != "strassen")
-        made = {
-            way: [t for m in sizes if (t := cut(spec, target, threads, m, way))] for way in ways
-        }
+        cycles: dict[WinogradTiling, float] = {}
+        made: dict[Schedule, list[WinogradTiling]] = {}
         for way in ways:
+            made[way] = []
+            for m in sizes:
+                possible = cuts(spec, target, threads, m, way)
+                cycles |= {t: predicted_cycles(spec, target, threads, t) for t in possible}
+                made[way] += sorted(possible, key=lambda t: cycles[t])[:1]
             if way != "fused" and made["fused"]:
                 made[way] = [
                     t for t in made[way] if held_bytes(spec, target, t) <= _LARGEST_WORKSPACE
                 ]
-        cycles = {t: predicted_cycles(spec, target, threads, t) for way in made for t in made[way]}
         blocked = sorted(made.pop("strassen", []), key=lambda t: cycles[t])
-        possible = sorted((t for way in made for t in made[way]), key=lambda t: cycles[t])
+        ranked = sorted((t for way in made for t in made[way]), key=lambda t: cycles[t])
         # What is likely of each schedule and one as accurate as direct convolution have a place.
-        best = {t.schedule: t for t in reversed(possible)}.values()
-        others = [t for t in best if cycles[t] <= _PLAUSIBLE * cycles[possible[0]]]
-        accurate = [t for t in possible if self.error_ratio(spec, t) <= _ACCURATE]
-        likely = [possible[0], *others, *accurate[:1], *possible]
+        best = {t.schedule: t for t in reversed(ranked)}.values()
+        others = [t for t in best if cycles[t] <= _PLAUSIBLE * cycles[ranked[0]]]
+        accurate = [t for t in ranked if self.error_ratio(spec, t) <= _ACCURATE]
+        likely = [ranked[0], *others, *accurate[:1], *ranked]
         chosen = list(dict.fromkeys(likely))[:_OFFERED]
+        # Where threads are disturbed, blocks of half the size may be faster than what shares more.
+        first = ranked[0]
+        if first.schedule == "fused":
+            finer = [t for t in cycles if t.m == first.m and 2 * t.tiles <= first.tiles]
+            finer = sorted((t for t in finer if t.schedule == "fused"), key=lambda t: cycles[t])
+            chosen += [t for t in finer[:1] if cycles[t] <= _PLAUSIBLE * cycles[first]]
         # Strassen's products cost accuracy, like a larger tile: not worth it where that is faster.
-        enough = _CLOSE * cycles[possible[0]]
+        enough = _CLOSE * cycles[first]
         fit = [t for t in blocked if cycles[t] < enough and self.error_ratio(spec, t) <= _WORST]
         chosen += fit[:1]
         # Where weights come from memory, in a network of many layers, the fewest may win.
         heavy = 4 * math.prod(spec.weight_shape) > target.level2 // 2
-        slow = _COLD * cycles[possible[0]]
-        lean = [t for t in best if heavy and t.schedule == "lean" and cycles[t] <= slow]
+        slow = _COLD * cycles[first]
+        lean = [t for t in ranked if heavy and t.schedule == "lean" and cycles[t] <= slow]
+        lean = lean[:1] + [t for t in lean[1:2] if cycles[t] <= _CLOSE * cycles[first]]
         chosen = list(dict.fromkeys([*chosen, *lean]))
         return tuple(sorted(chosen, key=lambda t: cycles[t]))
 
     def tiling(
         self, spec: ConvSpec, target: Target, threads: int, m: tuple[int, int], schedule: Schedule
     ) -> WinogradTiling | None:
-        """Returns how tiles of m outputs (rows, columns) are cut in one schedule.
+        """Returns how tiles of m outputs (rows, columns) are best cut in one schedule.
 
         None if caches are too small for it.
         """
-        return cut(spec, target, threads, m, schedule)
+        possible = cuts(spec, target, threads, m, schedule)
+        return min(possible, key=lambda t: predicted_cycles(spec, target, threads, t), default=None)
 
     def operations(self, spec: ConvSpec, tiling: WinogradTiling) -> Operations:
         """Returns products of transformed tiles and both transforms; border tiles count whole.
