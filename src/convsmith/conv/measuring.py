@@ -122,9 +122,7 @@ def beaten(measured: Iterable[Measurement]) -> frozenset[str]:
     for one in measured:
         fastest[one.algorithm] = min(one.milliseconds, fastest.get(one.algorithm, math.inf))
     least = min(fastest.values(), default=0.0)
-    return frozenset(
-        name for name, time in fastest.items() if time > _FAR * least
-    )
+    return frozenset(name for name, time in fastest.items() if time > _FAR * least)
 
 
 class _Track:
