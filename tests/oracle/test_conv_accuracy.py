@@ -180,3 +180,23 @@ def test_the_prediction_can_fail() -> None:
         assert measured == pytest.approx(error_ratio(t, one, channels), rel=0.5)
         ratios.append(measured)
     assert ratios[1] > 3 * ratios[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("channels", [250, 512])
+def test_sums_of_some_channels_at_a_time_are_more_accurate(channels: int, kind: str) -> None:
+    spec = made_spec({"channels": channels, "filters": 48, "kernel": (3, 3), "size": (14, 21)})
+    lean, staged = (
+        plan_with(spec, "winograd", Winograd().tiling(spec, host(), 1, (7, 7), way))
+        for way in ("lean", "staged")
+    )
+    assert lean.tiling.slab < channels / 4
+    assert lean.error_ratio < staged.error_ratio / 2
+    assert lean.error_bound < staged.error_bound
+    x, w = inputs(kind, spec)
+    truth = exact(spec, x, w)
+    direct, once, often = (
+        rms(made.prepare(w)(x) - truth) for made in (plan_with(spec, "direct"), staged, lean)
+    )
+    assert often < once / 2
+    assert 1 / STATED <= often / direct / lean.error_ratio <= STATED

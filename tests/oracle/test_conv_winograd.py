@@ -392,7 +392,7 @@ def test_transforming_weights_in_float32_costs_what_is_predicted(
     for t in transforms:
         A, G, B = (np.array(matrix, float) for matrix in (t.outputs, t.filters, t.inputs))
         once *= np.mean(A**2 @ (np.sum(G**2, 1) * np.sum(B**2, 1)))
-    many, one = (error_ratio(*transforms, 8, on_the_way=way) for way in (True, False))
+    many, one = (error_ratio(*transforms, 8, slab=slab) for slab in (16, None))
     extra = (many**2 - one**2) * 72 * 73 / 2 + 2 * 8 * once
     predicted = np.sqrt(extra / 3) * 2.0**-24
     measured = np.sqrt(np.mean((got["lean"] - got["fused"]) ** 2))

@@ -183,15 +183,17 @@ class Winograd:
 
         See :mod:`convsmith.conv.algorithms.winograd_error`.
         """
-        return self._error_ratio(Geometry.of(spec), tiling.m, tiling.schedule)
-
-    @staticmethod
-    def _error_ratio(g: Geometry, m: tuple[int, int], schedule: Schedule = "fused") -> float:
+        g = Geometry.of(spec)
         ratio = error_ratio(
-            *transforms_of(g, m), g.channels,
-            on_the_way=schedule == "lean", blocked=schedule == "strassen",
+            *transforms_of(g, tiling.m), g.channels,
+            slab=tiling.slab or None, blocked=tiling.schedule == "strassen",
         )  # fmt: skip
         return max(1.0, ratio)
+
+    @staticmethod
+    def _error_ratio(g: Geometry, m: tuple[int, int]) -> float:
+        """The same for filters that are transformed beforehand, in one chain of sums."""
+        return max(1.0, error_ratio(*transforms_of(g, m), g.channels))
 
     def error_bound(self, spec: ConvSpec, tiling: WinogradTiling) -> float:
         """Returns a bound of an output's error over the sum of |w| max |x|.
@@ -204,7 +206,7 @@ class Winograd:
         g = Geometry.of(spec)
         return error_bound(
             *transforms_of(g, tiling.m), g.channels,
-            on_the_way=tiling.schedule == "lean", blocked=tiling.schedule == "strassen",
+            slab=tiling.slab or None, blocked=tiling.schedule == "strassen",
         )  # fmt: skip
 
     def spread(self, spec: ConvSpec, tiling: WinogradTiling) -> tuple[int, ...]:

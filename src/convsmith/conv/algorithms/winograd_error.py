@@ -16,7 +16,9 @@ cancellation is bounded by absolute values: |error| <= gamma(depth) |A| (|G| |g|
 gamma(n) = n u / (1 - n u) (Higham 2002, section 3.1; Barabasz et al. 2018, theorem 4, bound norms
 of the same product).
 
-Filters are transformed in float64 beforehand and rounded once, or in float32 on the way.
+Filters are transformed in float64 beforehand and rounded once, or in float32 on the way, some
+channels at a time: then the sums of so many channels are added up, chains of chains, whose errors
+are smaller (Higham 2002, chapter 4).
 
 *Blocked.* Where the products are made by one level of Strassen's algorithm, their chains are longer
 and their sums larger, by factors that follow from its tables for independent entries; all that
@@ -29,6 +31,7 @@ sum of |B_id| times the largest |d|, and |A| adds those products up.
 from __future__ import annotations
 
 from functools import cache
+from itertools import accumulate
 from typing import Final
 
 import numpy as np
@@ -77,8 +80,15 @@ def _mean_squares(t: Transform) -> tuple[float, float, float, float]:
     return products, inputs, outputs, filters
 
 
+def _chains(channels: int, slab: int | None) -> list[int]:
+    """Returns the lengths of the chains whose sums are added up."""
+    if slab is None:
+        return [channels]
+    return [slab] * (channels // slab) + [channels % slab] * (channels % slab > 0)
+
+
 def error_ratio(
-    down: Transform, across: Transform, channels: int, *, on_the_way: bool = False,
+    down: Transform, across: Transform, channels: int, *, slab: int | None = None,
     blocked: bool = False,
 ) -> float:  # fmt: skip
     """Returns the expected rms error over that of direct convolution, one chain of products.
@@ -93,14 +103,17 @@ def error_ratio(
         down: Of the first axis.
         across: Of the second.
         channels: Input channels of a group.
-        on_the_way: Whether filters are transformed in float32.
+        slab: Channels whose filters are transformed at a time, in float32; else they are
+            transformed beforehand.
         blocked: Whether their products with tiles are made by Strassen's algorithm.
     """
     s_down, in_down, out_down, by_down = _mean_squares(down)
     s_across, in_across, out_across, by_across = _mean_squares(across)
     products = s_down * s_across
-    sums = channels * (channels + 1) / 2 * products
-    filters = channels * (by_down * across.r + s_down * by_across if on_the_way else products)
+    chains = _chains(channels, slab)
+    within = sum(length * (length + 1) / 2 for length in chains)
+    sums = (within + sum(list(accumulate(chains))[1:])) * products
+    filters = channels * (products if slab is None else by_down * across.r + s_down * by_across)
     if blocked:  # the sums of filters are rounded once, those of tiles about as often
         chained, entered = error_growth()
         sums, filters = chained * sums, 2 * entered * filters
@@ -123,7 +136,7 @@ def _growth(t: Transform, blocked: bool) -> float:
 
 
 def error_bound(
-    down: Transform, across: Transform, channels: int, *, on_the_way: bool = False,
+    down: Transform, across: Transform, channels: int, *, slab: int | None = None,
     blocked: bool = False,
 ) -> float:  # fmt: skip
     """Returns a bound of an output's error, as long as nothing overflows or underflows.
@@ -136,14 +149,17 @@ def error_bound(
         down: Of the first axis.
         across: Of the second.
         channels: Input channels of a group.
-        on_the_way: Whether filters are transformed in float32.
+        slab: Channels whose filters are transformed at a time, in float32; else they are
+            transformed beforehand.
         blocked: Whether their products with tiles are made by Strassen's algorithm.
     """
     count = sum(depth(t.inputs) + depth(t.outputs) for t in (down, across))
     if blocked:
         count += roundings(half_of(channels) + _FILTER_ROUNDINGS, 1)
     else:
-        count += channels
-        count += sum(depth(t.filters) for t in (down, across)) if on_the_way else _FILTER_ROUNDINGS
+        chains = _chains(channels, slab)
+        count += max(chains, default=0) + max(len(chains) - 1, 0)
+        transforms = sum(depth(t.filters) for t in (down, across))
+        count += _FILTER_ROUNDINGS if slab is None else transforms
     error = count * _UNIT_ROUNDOFF
     return error / (1 - error) * _growth(down, blocked) * _growth(across, blocked)

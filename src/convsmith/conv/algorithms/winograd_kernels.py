@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import product
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
@@ -393,18 +392,21 @@ class WinogradKernels:
             weights: That of the panel's transformed weights.
             products: Where the sums go.
             channels: How many are summed up.
-            adding: Whether to add to the sums that are there.
+            adding: Whether to add them, summed up, to the sums that are there.
         """
         t = self.tiling
 
         def some(first: Value | int, height: int) -> None:
             place = products.at(first * self.width)
             tile = Tile(code, height, t.vectors, self.lanes)
-            for r, v in product(range(height if adding else 0), range(t.vectors)):
-                tile.sums[r][v].set(place.load(self.lanes, r * self.width + v * self.lanes))
             offsets = [r * self.pixel for r in range(height)]
             tile.accumulate(left.at(first * self.pixel), offsets, weights, channels)
-            tile.finish(lambda r, v, value: place.store(value, r * self.width + v * self.lanes))
+
+            def store(r: int, v: int, value: Value) -> None:
+                at = r * self.width + v * self.lanes
+                place.store(place.load(self.lanes, at) + value if adding else value, at)
+
+            tile.finish(store)
 
         whole = self.tiles // t.height * t.height
         for first in code.range(0, whole, t.height):
