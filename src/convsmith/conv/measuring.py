@@ -94,7 +94,7 @@ def race(
     track = _Track(spec)
     entered = []
     for made in likely:
-        if made.algorithm in track.beaten:
+        if made.algorithm in track.hopeless:
             continue
         if progress is not None:
             progress(name_of(made))
@@ -138,7 +138,7 @@ class _Track:
         self.residual = np.zeros_like(self.out) if spec.residual else None
         self.ready: dict[str, Prepared] = {}
         self.taken: dict[str, float] = {}  # seconds, of those that dropped out
-        self.beaten: set[str] = set()  # hopeless algorithms
+        self.hopeless: set[str] = set()  # algorithms
         self.least = math.inf
 
     def once(self, prepared: Prepared) -> float:
@@ -155,7 +155,7 @@ class _Track:
         if min(runs) > _FAR * self.least:
             self.taken[name_of(made)] = min(runs)
             if min(runs) > _HOPELESS * self.least:
-                self.beaten.add(made.algorithm)
+                self.hopeless.add(made.algorithm)
         else:
             self.ready[name_of(made)] = prepared
         self.least = min(self.least, *runs)

@@ -17,6 +17,7 @@ staged, and the products by Strassen's algorithm, for many channels, filters and
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from itertools import product
 from typing import Any, Final, get_args
 
@@ -97,30 +98,34 @@ class Winograd:
         if min(g.channels, g.filters) < _SMALLEST_BLOCKED:
             ways = tuple(way for way in ways if way != "strassen")
         cycles: dict[WinogradTiling, float] = {}
+
+        def by_time(some: Iterable[WinogradTiling]) -> list[WinogradTiling]:
+            return sorted(some, key=lambda t: cycles[t])
+
         made: dict[Schedule, list[WinogradTiling]] = {}
         for way in ways:
             made[way] = []
             for m in sizes:
                 possible = cuts(spec, target, threads, m, way)
                 cycles |= {t: predicted_cycles(spec, target, threads, t) for t in possible}
-                made[way] += sorted(possible, key=lambda t: cycles[t])[:1]
+                made[way] += by_time(possible)[:1]
             if way != "fused" and made["fused"]:
                 made[way] = [
                     t for t in made[way] if held_bytes(spec, target, t) <= _LARGEST_WORKSPACE
                 ]
-        blocked = sorted(made.pop("strassen", []), key=lambda t: cycles[t])
-        ranked = sorted((t for way in made for t in made[way]), key=lambda t: cycles[t])
+        blocked = by_time(made.pop("strassen", []))
+        ranked = by_time(t for way in made for t in made[way])
+        first = ranked[0]
         # What is likely of each schedule and one as accurate as direct convolution have a place.
         best = {t.schedule: t for t in reversed(ranked)}.values()
-        others = [t for t in best if cycles[t] <= _PLAUSIBLE * cycles[ranked[0]]]
+        others = [t for t in best if cycles[t] <= _PLAUSIBLE * cycles[first]]
         accurate = [t for t in ranked if self.error_ratio(spec, t) <= _ACCURATE]
-        likely = [ranked[0], *others, *accurate[:1], *ranked]
+        likely = [first, *others, *accurate[:1], *ranked]
         chosen = list(dict.fromkeys(likely))[:_OFFERED]
         # Where threads are disturbed, blocks of half the size may be faster than what shares more.
-        first = ranked[0]
         if first.schedule == "fused":
-            finer = [t for t in cycles if t.m == first.m and 2 * t.tiles <= first.tiles]
-            finer = sorted((t for t in finer if t.schedule == "fused"), key=lambda t: cycles[t])
+            same = cuts(spec, target, threads, first.m, "fused")
+            finer = by_time(t for t in same if 2 * t.tiles <= first.tiles)
             chosen += [t for t in finer[:1] if cycles[t] <= _PLAUSIBLE * cycles[first]]
         # Strassen's products cost accuracy, like a larger tile: not worth it where that is faster.
         enough = _CLOSE * cycles[first]
@@ -132,7 +137,7 @@ class Winograd:
         lean = [t for t in ranked if heavy and t.schedule == "lean" and cycles[t] <= slow]
         lean = lean[:1] + [t for t in lean[1:2] if cycles[t] <= _CLOSE * cycles[first]]
         chosen = list(dict.fromkeys([*chosen, *lean]))
-        return tuple(sorted(chosen, key=lambda t: cycles[t]))
+        return tuple(by_time(chosen))
 
     def tiling(
         self, spec: ConvSpec, target: Target, threads: int, m: tuple[int, int], schedule: Schedule

@@ -9,6 +9,7 @@ from typing import Final, Literal
 from convsmith.conv.algorithms.winograd_kernels import transforms_of
 from convsmith.conv.geometry import Geometry
 from convsmith.conv.spec import ConvSpec
+from convsmith.kernel.matrix import Parts
 from convsmith.kernel.target import Target
 from convsmith.kernel.tile import tile_shapes
 
@@ -139,7 +140,8 @@ def cuts(
     if schedule == "strassen":
         count = -(-count // 2)  # pairs
     made = WinogradTiling(
-        m=m, rows=rows, columns=columns, height=_nearly_equal(count, height), vectors=vectors,
+        m=m, rows=rows, columns=columns, height=Parts.of(count, most=height).longest,
+        vectors=vectors,
         chunk=_chunk(spec, lanes), panels=panels, schedule=schedule, slab=slab, pieces=pieces,
     )  # fmt: skip
     return (made,)
@@ -167,7 +169,7 @@ def _fused_cuts(
     def fitting(most: int, room: int) -> tuple[WinogradTiling, ...]:
         return tuple(
             WinogradTiling(
-                m=m, rows=down, columns=across, height=_nearly_equal(down * across, height),
+                m=m, rows=down, columns=across, height=Parts.of(down * across, most=height).longest,
                 vectors=vectors, chunk=chunk, panels=-(-filters // vectors), schedule="fused",
             )
             for down, across in blocks
@@ -177,11 +179,6 @@ def _fused_cuts(
 
     # A little more than fits: of the patch and the products only a part is in use.
     return fitting(high * wide, target.level2 * 9 // 8) or fitting(least, 2 * target.level2)
-
-
-def _nearly_equal(count: int, most: int) -> int:
-    """Returns the size of the fewest parts of at most ``most``."""
-    return -(-count // -(-count // most))
 
 
 def _chunk(spec: ConvSpec, lanes: int) -> int:
