@@ -8,7 +8,8 @@ points p_0 ... p_(n-1) and infinity, n = m + r - 2,
 for the m outputs y_i = sum over k of g_k d_(i+k). G evaluates the filter's polynomial at the
 points, A transposes the evaluation of the outputs' polynomial, and B^T is the transposed
 interpolation. The factors 1 / f_i of interpolation, f_i = product over j != i of (p_i - p_j),
-stand in G, which is applied once when weights are prepared.
+stand in G, which is applied once when weights are prepared; or, where weights are transformed in
+every run and G should cost little, in B^T.
 
 Which points are chosen decides the error in float32 (Barabasz et al. 2018; Alam et al. 2022), not
 the number of multiplications.
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 
@@ -111,7 +112,12 @@ class Transform:
 
 @cache
 def transform(
-    m: int, r: int, points: tuple[Fraction, ...] | None = None, stride: int = 1
+    m: int,
+    r: int,
+    points: tuple[Fraction, ...] | None = None,
+    stride: int = 1,
+    *,
+    plain_filters: bool = False,
 ) -> Transform:
     """Returns the matrices of F(m, r).
 
@@ -120,6 +126,7 @@ def transform(
         r: Taps of the filter.
         points: m + r - 2 distinct fractions; by default those of :data:`POINTS`.
         stride: Inputs from one output to the next; with the default points only.
+        plain_filters: Whether the rows of G begin with ones, and B^T has the factors.
 
     Raises:
         UsageError: If there are no such points.
@@ -127,6 +134,8 @@ def transform(
     >>> [[str(entry) for entry in row] for row in transform(2, 3).outputs]
     [['1', '1', '1', '0'], ['0', '1', '-1', '1']]
     """
+    if plain_filters:
+        return _plain(transform(m, r, points, stride))
     alpha = m + r - 1
     if m < 1 or r < 1 or stride < 1:
         raise UsageError(f"F({m}, {r}) is no filter", remedy="choose sizes of 1 or more")
@@ -155,6 +164,18 @@ def transform(
         tuple(_polynomial(chosen)),
     )
     return Transform(m=m, r=r, inputs=inputs, filters=filters, outputs=outputs)
+
+
+def _plain(t: Transform) -> Transform:
+    """Moves the first factor of each row of G, which is not 0, to that row of B^T."""
+    factors = [next(entry for entry in row if entry) for row in t.filters]
+    filters, inputs = (
+        tuple(
+            tuple(entry * by**way for entry in row) for row, by in zip(rows, factors, strict=True)
+        )
+        for rows, way in ((t.filters, -1), (t.inputs, 1))
+    )
+    return replace(t, filters=filters, inputs=inputs)
 
 
 def _trivial(m: int, r: int) -> Transform:

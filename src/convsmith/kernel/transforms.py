@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from convsmith.kernel.emit import Code, Value
 from convsmith.kernel.kinds import lanes_of
 
-__all__ = ["Rounding", "depth", "multiply", "operation_count", "traced"]
+__all__ = ["Rounding", "depth", "multiply", "operation_count", "parts_of", "traced"]
 
 Matrix = Sequence[Sequence[Fraction]]
 _V = TypeVar("_V")
@@ -82,6 +82,29 @@ def operation_count(matrix: Matrix) -> tuple[int, int]:
 
     _product(_Arithmetic(scaled, scaled_sum, lambda: None), matrix, [None] * len(matrix[0]))
     return count[0], count[1]
+
+
+def parts_of(matrix: Matrix, most: int) -> tuple[range, ...]:
+    """Cuts rows into parts that :func:`multiply` makes one by one with the same operations.
+
+    Args:
+        matrix: Whose rows.
+        most: How many rows a part has at most; a pair that shares its halves stays together.
+
+    >>> one, two = Fraction(1), Fraction(2)
+    >>> parts_of([[one, one, one], [one, two, one], [one, -two, one], [one, one, two]], 2)
+    (range(0, 1), range(1, 3), range(3, 4))
+    """
+    partner = dict(_pairs(matrix))
+    parts: list[range] = []
+    first = row = 0
+    while row < len(matrix):
+        size = 2 if partner.get(row) == row + 1 else 1
+        if row > first and row + size - first > most:
+            parts.append(range(first, row))
+            first = row
+        row += size
+    return (*parts, range(first, row))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

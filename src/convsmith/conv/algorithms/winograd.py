@@ -155,7 +155,7 @@ class Winograd:
         Those of the weights count where they are made anew in every run.
         """
         g = Geometry.of(spec)
-        ty, tx = transforms_of(g, tiling.m)
+        ty, tx = transforms_of(g, tiling.m, plain_filters=tiling.on_the_way)
         high, wide = -(-g.rows // ty.m), -(-g.columns // tx.m)
         images, elements = g.batch * g.groups, ty.alpha * tx.alpha
         tiles = images * high * wide
@@ -176,7 +176,7 @@ class Winograd:
             m, a = operation_count(matrix)
             mults += tiles * times * each * m
             adds += tiles * times * each * a
-        if tiling.schedule == "lean":
+        if tiling.on_the_way:
             blocks = images * -(-high // tiling.rows) * -(-wide // tiling.columns)
             m, a = filter_operations(g, tiling.m)
             mults += blocks * g.channels * g.filters * m
@@ -190,7 +190,7 @@ class Winograd:
         """
         g = Geometry.of(spec)
         ratio = error_ratio(
-            *transforms_of(g, tiling.m), g.channels,
+            *transforms_of(g, tiling.m, plain_filters=tiling.on_the_way), g.channels,
             slab=tiling.slab or None, blocked=tiling.schedule == "strassen",
         )  # fmt: skip
         return max(1.0, ratio)
@@ -210,7 +210,7 @@ class Winograd:
         """
         g = Geometry.of(spec)
         return error_bound(
-            *transforms_of(g, tiling.m), g.channels,
+            *transforms_of(g, tiling.m, plain_filters=tiling.on_the_way), g.channels,
             slab=tiling.slab or None, blocked=tiling.schedule == "strassen",
         )  # fmt: skip
 
@@ -232,7 +232,7 @@ class Winograd:
     ) -> NDArray[Any]:
         """Returns the formula, tile by tile."""
         g = Geometry.of(spec)
-        ty, tx = transforms_of(g, tiling.m)
+        ty, tx = transforms_of(g, tiling.m, plain_filters=tiling.on_the_way)
         by, gy, ay, bx, gx, ax = (
             np.array(matrix, dtype=np.float64).astype(x.dtype)
             for t in (ty, tx)

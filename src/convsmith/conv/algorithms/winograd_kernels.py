@@ -68,10 +68,12 @@ class _Place:
     column: Value
 
 
-def transforms_of(g: Geometry, m: tuple[int, int]) -> tuple[Transform, Transform]:
+def transforms_of(
+    g: Geometry, m: tuple[int, int], *, plain_filters: bool = False
+) -> tuple[Transform, Transform]:
     """Returns the transforms of rows and columns for tiles of m outputs."""
     down, across = (
-        transform(size, taps, stride=stride)
+        transform(size, taps, stride=stride, plain_filters=plain_filters)
         for size, taps, stride in zip(m, g.kernel[1:], g.stride[1:], strict=True)
     )
     return down, across
@@ -83,7 +85,7 @@ class WinogradKernels:
     def __init__(self, spec: ConvSpec, target: Target, tiling: WinogradTiling) -> None:
         self.spec, self.tiling, self.lanes = spec, tiling, target.lanes
         self.g = g = Geometry.of(spec)
-        self.ty, self.tx = transforms_of(g, tiling.m)
+        self.ty, self.tx = transforms_of(g, tiling.m, plain_filters=tiling.on_the_way)
         self.elements = self.ty.alpha * self.tx.alpha
         self.high, self.wide = -(-g.rows // self.ty.m), -(-g.columns // self.tx.m)
         self.blocks = (-(-self.high // tiling.rows), -(-self.wide // tiling.columns))

@@ -6,6 +6,10 @@ Here an item of work is a panel of filters. It goes through the channels in slab
 slab's weights, adds its products to the sums of all elements and tiles of a block. Weights and sums
 stay in the second-level cache; from beyond come the taps, once, asked for a slab ahead, and the
 transformed tiles, once per item and in the order of their use.
+
+For a few tiles, writing transformed weights takes as long as the products with them. There only
+one of the two axes is transformed in memory; the other one between its load and the products, in
+registers.
 """
 
 from __future__ import annotations
@@ -17,9 +21,11 @@ from numpy.typing import NDArray
 
 from convsmith.conv.algorithm import BATCH, WEIGHTS, WORKSPACE
 from convsmith.conv.algorithms.winograd_kernels import Grid, WinogradKernels
+from convsmith.conv.toom_cook import Matrix
 from convsmith.kernel.emit import Code, Unit, Value
 from convsmith.kernel.matrix import odd_pitch
 from convsmith.kernel.moving import zero
+from convsmith.kernel.transforms import multiply, parts_of
 
 if TYPE_CHECKING:
     from convsmith.conv.algorithms.winograd_tiling import WinogradTiling
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["LeanKernels"]
 
 _REGISTERS: Final = 32  # more half-transformed taps go through memory
+_SUMS: Final = 2  # registers for each sum that is in one, while weights are made beside them
 
 
 class LeanKernels(WinogradKernels):
@@ -44,10 +51,18 @@ class LeanKernels(WinogradKernels):
         self.slab_in = self.elements * self.element_in
         self.transformed = -(-g.channels // tiling.slab) * self.slab_in
         self.panel_taps = g.channels * self.taps * self.width
-        # A slab's transformed weights lie as [stored element][channel][filter].
+        # A slab's transformed weights lie as [stored element][channel][filter]; those of one axis
+        # as [stored row][channel][tap of the row][filter].
         self.element_weights = odd_pitch(tiling.slab * self.width, 16)
+        self.row_weights = odd_pitch(tiling.slab * self.tx.r * self.width, 16)
+        # A pair of columns, for all tiles.
+        self.sums = target.registers // _SUMS
+        self.few = tiling.vectors == 1 and 2 * self.tiles <= self.sums
+        self.made = (
+            self.ty.distinct * self.row_weights if self.few else self.stored * self.element_weights
+        )
         self.shared = self.transformed
-        self.own = self.patch + self.strip + self.stored * self.element_weights + self.products
+        self.own = self.patch + self.strip + self.made + self.products
 
     def pack(self, weights: NDArray[Any]) -> NDArray[Any]:
         """Returns the weights as [group][panel][channel][tap][filter of the panel]."""
@@ -86,24 +101,20 @@ class LeanKernels(WinogradKernels):
         transformed = code.pointer(WORKSPACE).at(block * self.transformed)
         strip = self._own(code).at(self.patch)
         made = strip.at(self.strip)
-        sums = made.at(self.stored * self.element_weights)
+        sums = made.at(self.made)
         taps = code.pointer(WEIGHTS).at((at.group * self.all_panels + panel) * self.panel_taps)
         zero(code, sums, self.products, self.lanes)
         size = t.slab * self.taps * self.width
-        lines = -(-size // (16 * self.elements))
 
         def add(slab: Value | int, channels: int) -> None:
             source = taps.at(slab * size)
-            self._transform_weights(code, source, made, channels)
-            following = source.at(size)
-            for element in code.range(self.elements):
-                for line in range(lines):
-                    following.prefetch((element * lines + line) * 16, locality=2)
-                self._multiply(
-                    code, transformed.at(slab * self.slab_in + element * self.element_in),
-                    made.at(self._stored(code, element) * self.element_weights),
-                    sums.at(element * self.element_out), channels=channels, adding=True,
-                )  # fmt: skip
+            tiles, following = transformed.at(slab * self.slab_in), source.at(size)
+            if self.few:
+                self._transform_columns(code, source, made, channels)
+                self._multiply_rows(code, tiles, made, sums, following, channels)
+            else:
+                self._transform_weights(code, source, made, channels)
+                self._multiply_elements(code, tiles, made, sums, following, channels)
 
         whole = g.channels // t.slab
         for slab in code.range(whole):
@@ -112,6 +123,12 @@ class LeanKernels(WinogradKernels):
             add(whole, g.channels % t.slab)
         for r in code.range(code.smaller(code.integer(self.high) - at.row, t.rows)):
             self._restore_row(code, sums, panel, at, r, strip)
+
+    def _ask(self, code: Code, following: Value, part: Value, parts: int) -> None:
+        """Asks for a part of the next slab's taps."""
+        lines = -(-self.tiling.slab * self.taps * self.width // (16 * parts))
+        for line in range(lines):
+            following.prefetch((part * lines + line) * 16, locality=2)
 
     def _transform_weights(self, code: Code, taps: Value, made: Value, channels: int) -> None:
         """Computes G w G^T of one panel of filters and some channels."""
@@ -129,3 +146,68 @@ class LeanKernels(WinogradKernels):
                 source = taps.at(channel * (self.taps * self.width) + v)
                 tile = Grid(source, self.tx.r * self.width, self.width, lanes)
                 self._both_axes(code, gy, gx, tile, store, buffer)
+
+    def _multiply_elements(
+        self, code: Code, tiles: Value, made: Value, sums: Value, following: Value, channels: int
+    ) -> None:
+        """Adds the products of a slab, whose weights are made."""
+        for element in code.range(self.elements):
+            self._ask(code, following, element, self.elements)
+            self._multiply(
+                code, tiles.at(element * self.element_in),
+                made.at(self._stored(code, element) * self.element_weights),
+                sums.at(element * self.element_out), channels=channels, adding=True,
+            )  # fmt: skip
+
+    # Few tiles ------------------------------------------------------------------------
+
+    def _transform_columns(self, code: Code, taps: Value, made: Value, channels: int) -> None:
+        """Computes G w of one panel of filters and some channels."""
+        lanes, r = self.lanes, self.tx.r
+        for channel in code.range(channels):
+            source, place = taps.at(channel * (self.taps * lanes)), made.at(channel * (r * lanes))
+            for j in range(r):
+                column = [source.load(lanes, (k * r + j) * lanes) for k in range(self.ty.r)]
+                for i, value in enumerate(
+                    multiply(code, self.ty.filters[: self.ty.distinct], column)
+                ):
+                    place.store(value, i * self.row_weights + j * lanes)
+
+    def _multiply_rows(
+        self, code: Code, tiles: Value, made: Value, sums: Value, following: Value, channels: int
+    ) -> None:
+        """Adds the products of a slab, whose weights are made of G w row by row."""
+        columns, distinct = self.tx.alpha, self.tx.distinct
+        gx = self.tx.filters[:distinct]
+        parts = parts_of(gx, max(self.sums // self.tiles, 1))
+        for row in code.range(self.ty.alpha):
+            self._ask(code, following, row, self.ty.alpha)
+            weights = made.at(code.smaller(row, self.ty.distinct - 1) * self.row_weights)
+            for part in parts:
+                # The last row of G belongs to all columns from there on.
+                across = range(part.start, columns if part.stop == distinct else part.stop)
+                self._multiply_part(
+                    code, tiles.at(row * (columns * self.element_in)), weights,
+                    gx[part.start : part.stop], across, sums.at(row * (columns * self.element_out)),
+                    channels,
+                )  # fmt: skip
+
+    def _multiply_part(
+        self, code: Code, tiles: Value, weights: Value, gx: Matrix, across: range, sums: Value,
+        channels: int,
+    ) -> None:  # fmt: skip
+        """The same for some columns of a row."""
+        lanes, r = self.lanes, self.tx.r
+        nothing = code.splat(0.0, lanes)
+        totals = {(j, n): code.variable(nothing) for j in across for n in range(self.tiles)}
+        for channel in code.range(channels):
+            half = [weights.load(lanes, (channel * r + k) * lanes) for k in range(r)]
+            made = multiply(code, gx, half)
+            numbers = tiles.at(channel)
+            for (j, n), total in totals.items():
+                number = numbers.load(1, j * self.element_in + n * self.pixel)
+                weight = made[min(j - across.start, len(made) - 1)]
+                total.set(code.fma(code.splat(number, lanes), weight, total.get()))
+        for (j, n), total in totals.items():
+            at = j * self.element_out + n * lanes
+            sums.store(sums.load(lanes, at) + total.get(), at)

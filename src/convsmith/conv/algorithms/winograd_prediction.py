@@ -49,6 +49,7 @@ class _Axis:
 @cache
 def _axis(m: int, taps: int, stride: int) -> _Axis:
     t = transform(m, taps, stride=stride)
+    plain = transform(m, taps, stride=stride, plain_filters=True)
 
     def steps(matrix: Matrix) -> int:
         return sum(operation_count(matrix)) + len(matrix) + len(matrix[0])
@@ -56,7 +57,7 @@ def _axis(m: int, taps: int, stride: int) -> _Axis:
     return _Axis(
         alpha=t.alpha, distinct=t.distinct, step=t.step, extent=t.extent, taps=taps,
         inputs=steps(t.inputs), outputs=steps(t.outputs),
-        filters=operation_count(t.filters[: t.distinct]),
+        filters=operation_count(plain.filters[: t.distinct]),
     )  # fmt: skip
 
 
@@ -65,7 +66,10 @@ def _axes(g: Geometry, m: tuple[int, int]) -> tuple[_Axis, _Axis]:
 
 
 def filter_operations(g: Geometry, m: tuple[int, int]) -> tuple[int, int]:
-    """Returns (multiplications, additions) of the transform of one filter and channel."""
+    """Returns (multiplications, additions) of the transform of one filter and channel.
+
+    On the way, by rows of G that begin with ones.
+    """
     down, across = _axes(g, m)
     mults, adds = (
         down.filters[i] * across.taps + across.filters[i] * down.distinct for i in (0, 1)

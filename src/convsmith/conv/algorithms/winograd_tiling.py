@@ -68,6 +68,11 @@ class WinogradTiling:
         """Tiles of a block."""
         return self.rows * self.columns
 
+    @property
+    def on_the_way(self) -> bool:
+        """Whether filters are transformed in every run."""
+        return self.schedule == "lean"
+
     def __str__(self) -> str:
         size = f"{self.m[0]}x{self.m[1]}"
         way = {
