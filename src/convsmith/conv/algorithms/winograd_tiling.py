@@ -27,7 +27,8 @@ _SMALLEST_BLOCK: Final = 8  # tiles: fewer are not worth the weights' way where 
 _PARTS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)  # of a side that is cut into blocks
 _SLAB: Final = 32  # channels
 _FINE: Final = 8  # panels of a thread: with fewer, all wait for the slowest
-_ITEMS: Final = 8  # per thread, of Strassen's products
+_BLOCKED_ITEMS: Final = 8  # per thread, of Strassen's products
+_ITEMS: Final = 12  # the same of products in three phases
 
 
 Schedule = Literal["fused", "staged", "lean", "strassen"]
@@ -117,7 +118,10 @@ def cuts(
     xi = math.prod(t.alpha for t in transforms)
     tiles = high * wide * g.batch * g.groups
     height, vectors = tile_shapes(target)[0]
-    if schedule == "lean" and g.filters < _FINE * threads * vectors * lanes:
+    few = schedule == "lean" and g.filters < _FINE * threads * vectors * lanes
+    # A panel of one vector stays in the nearest cache, beside the tiles.
+    near = schedule == "staged" and 16 * lanes * g.channels <= target.level1
+    if few or (near and high * wide > _SMALLEST_BLOCK):
         height, vectors = next(shape for shape in tile_shapes(target) if shape[1] == 1)
     vectors = min(vectors, -(-g.filters // lanes))
     width = vectors * lanes
@@ -126,9 +130,9 @@ def cuts(
     slab, panels, pieces = 0, all_panels, 0
     most = high * wide
     if schedule == "staged":
-        panels = min(all_panels, max(1, g.groups * xi * all_panels // (24 * threads)))
+        panels = min(all_panels, max(1, g.groups * xi * all_panels // (_ITEMS * threads)))
     elif schedule == "strassen":
-        pieces = min(-(-all_panels // 2), -(-_ITEMS * threads // (g.groups * xi)))
+        pieces = min(-(-all_panels // 2), -(-_BLOCKED_ITEMS * threads // (g.groups * xi)))
     else:
         room, panels = 3 * target.level2 // 16, 1  # elements for weights and sums
         one = math.prod(t.distinct for t in transforms) * width
