@@ -14,6 +14,9 @@ registers.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -21,6 +24,11 @@ from numpy.typing import NDArray
 
 from convsmith.conv.algorithm import BATCH, WEIGHTS, WORKSPACE
 from convsmith.conv.algorithms.winograd_kernels import Grid, WinogradKernels
+from convsmith.conv.algorithms.winograd_tiling import (
+    WinogradTiling,
+    has_few_tiles,
+    sums_beside_weights,
+)
 from convsmith.conv.toom_cook import Matrix
 from convsmith.kernel.emit import Code, Unit, Value
 from convsmith.kernel.matrix import odd_pitch
@@ -28,14 +36,14 @@ from convsmith.kernel.moving import zero
 from convsmith.kernel.transforms import multiply, parts_of
 
 if TYPE_CHECKING:
-    from convsmith.conv.algorithms.winograd_tiling import WinogradTiling
     from convsmith.conv.spec import ConvSpec
     from convsmith.kernel.target import Target
 
 __all__ = ["LeanKernels"]
 
 _REGISTERS: Final = 32  # more half-transformed taps go through memory
-_SUMS: Final = 2  # registers for each sum that is in one, while weights are made beside them
+
+_Simple = tuple[int | None, ...]
 
 
 class LeanKernels(WinogradKernels):
@@ -51,16 +59,14 @@ class LeanKernels(WinogradKernels):
         self.slab_in = self.elements * self.element_in
         self.transformed = -(-g.channels // tiling.slab) * self.slab_in
         self.panel_taps = g.channels * self.taps * self.width
-        # A slab's transformed weights lie as [stored element][channel][filter]; those of one axis
-        # as [stored row][channel][tap of the row][filter].
+        # A slab's transformed weights lie as [stored element][channel][filter]; a row of those of
+        # one axis as [channel][tap of the row][filter].
         self.element_weights = odd_pitch(tiling.slab * self.width, 16)
-        self.row_weights = odd_pitch(tiling.slab * self.tx.r * self.width, 16)
-        # A pair of columns, for all tiles.
-        self.sums = target.registers // _SUMS
-        self.few = tiling.vectors == 1 and 2 * self.tiles <= self.sums
-        self.made = (
-            self.ty.distinct * self.row_weights if self.few else self.stored * self.element_weights
-        )
+        self.few = has_few_tiles(target, tiling)
+        self.columns = max(sums_beside_weights(target) // self.tiles, 1)  # of elements
+        self.made = self.stored * self.element_weights
+        if self.few:
+            self.made = tiling.slab * self.tx.r * self.width
         self.shared = self.transformed
         self.own = self.patch + self.strip + self.made + self.products
 
@@ -106,15 +112,16 @@ class LeanKernels(WinogradKernels):
         zero(code, sums, self.products, self.lanes)
         size = t.slab * self.taps * self.width
 
+        factors = self._factors(code) if self.few else None
+
         def add(slab: Value | int, channels: int) -> None:
             source = taps.at(slab * size)
-            tiles, following = transformed.at(slab * self.slab_in), source.at(size)
-            if self.few:
-                self._transform_columns(code, source, made, channels)
-                self._multiply_rows(code, tiles, made, sums, following, channels)
+            tiles = transformed.at(slab * self.slab_in)
+            if factors:
+                self._multiply_rows(code, tiles, source, factors, made, sums, channels)
             else:
                 self._transform_weights(code, source, made, channels)
-                self._multiply_elements(code, tiles, made, sums, following, channels)
+                self._multiply_elements(code, tiles, made, sums, source.at(size), channels)
 
         whole = g.channels // t.slab
         for slab in code.range(whole):
@@ -161,48 +168,83 @@ class LeanKernels(WinogradKernels):
 
     # Few tiles ------------------------------------------------------------------------
 
-    def _transform_columns(self, code: Code, taps: Value, made: Value, channels: int) -> None:
-        """Computes G w of one panel of filters and some channels."""
-        lanes, r = self.lanes, self.tx.r
-        for channel in code.range(channels):
-            source, place = taps.at(channel * (self.taps * lanes)), made.at(channel * (r * lanes))
-            for j in range(r):
-                column = [source.load(lanes, (k * r + j) * lanes) for k in range(self.ty.r)]
-                for i, value in enumerate(
-                    multiply(code, self.ty.filters[: self.ty.distinct], column)
-                ):
-                    place.store(value, i * self.row_weights + j * lanes)
+    def _factors(self, code: Code) -> Value:
+        """Returns the address of the rows of G, in memory."""
+        factors = [factor for row in self.ty.filters for factor in row]
+        place = code.local(len(factors))
+        for i, factor in enumerate(factors):
+            place.store(code.scalar(float(factor)), i)
+        return place
 
     def _multiply_rows(
-        self, code: Code, tiles: Value, made: Value, sums: Value, following: Value, channels: int
-    ) -> None:
-        """Adds the products of a slab, whose weights are made of G w row by row."""
-        columns, distinct = self.tx.alpha, self.tx.distinct
-        gx = self.tx.filters[:distinct]
-        parts = parts_of(gx, max(self.sums // self.tiles, 1))
-        for row in code.range(self.ty.alpha):
-            self._ask(code, following, row, self.ty.alpha)
-            weights = made.at(code.smaller(row, self.ty.distinct - 1) * self.row_weights)
-            for part in parts:
-                # The last row of G belongs to all columns from there on.
-                across = range(part.start, columns if part.stop == distinct else part.stop)
-                self._multiply_part(
-                    code, tiles.at(row * (columns * self.element_in)), weights,
-                    gx[part.start : part.stop], across, sums.at(row * (columns * self.element_out)),
-                    channels,
-                )  # fmt: skip
-
-    def _multiply_part(
-        self, code: Code, tiles: Value, weights: Value, gx: Matrix, across: range, sums: Value,
+        self, code: Code, tiles: Value, taps: Value, factors: Value, half: Value, sums: Value,
         channels: int,
     ) -> None:  # fmt: skip
-        """The same for some columns of a row."""
+        """Adds the products of a slab; weights are made row by row of elements.
+
+        Rows of G with the same zeros and ones share their code.
+        """
+        columns, distinct, r = self.tx.alpha, self.tx.distinct, self.ty.r
+        gx = self.tx.filters[:distinct]
+        parts = parts_of(gx, self.columns)
+        following = taps.at(self.tiling.slab * self.taps * self.width)
+        runs = groupby(range(self.ty.alpha), key=lambda row: _simple(self.ty.filters[row]))
+        for simple, run in runs:
+            rows = list(run)
+            for row in code.range(rows[0], rows[-1] + 1):
+                self._ask(code, following, row, self.ty.alpha)
+                by: list[Value | int] = [
+                    code.splat(factors.load(1, row * r + k), self.lanes) if one is None else one
+                    for k, one in enumerate(simple)
+                ]
+
+                def make(channel: Value, by: Sequence[Value | int] = by) -> list[Value]:
+                    made = self._transform_columns(code, taps, channel, by)
+                    for k, value in enumerate(made if len(parts) > 1 else ()):
+                        half.store(value, (channel * self.tx.r + k) * self.lanes)
+                    return made
+
+                def find(channel: Value) -> list[Value]:
+                    places = ((channel * self.tx.r + k) * self.lanes for k in range(self.tx.r))
+                    return [half.load(self.lanes, place) for place in places]
+
+                for part in parts:
+                    # The last row of G belongs to all columns from there on.
+                    across = range(part.start, columns if part.stop == distinct else part.stop)
+                    self._multiply_part(
+                        code, tiles.at(row * (columns * self.element_in)),
+                        find if part.start else make,
+                        gx[part.start : part.stop], across,
+                        sums.at(row * (columns * self.element_out)), channels,
+                    )  # fmt: skip
+
+    def _transform_columns(
+        self, code: Code, taps: Value, channel: Value, by: Sequence[Value | int]
+    ) -> list[Value]:
+        """Computes one row of G w of a channel; one of its factors, at least, is 1."""
         lanes, r = self.lanes, self.tx.r
+        source = taps.at(channel * (self.taps * lanes))
+        made = []
+        for j in range(r):
+            column = [source.load(lanes, (k * r + j) * lanes) for k in range(self.ty.r)]
+            first, *rest = (tap for tap, factor in zip(column, by, strict=True) if factor == 1)
+            total = sum(rest, start=first)
+            for tap, factor in zip(column, by, strict=True):
+                if isinstance(factor, Value):
+                    total = code.fma(factor, tap, total)
+            made.append(total)
+        return made
+
+    def _multiply_part(
+        self, code: Code, tiles: Value, half: Callable[[Value], list[Value]], gx: Matrix,
+        across: range, sums: Value, channels: int,
+    ) -> None:  # fmt: skip
+        """Adds the products of some columns of a row."""
+        lanes = self.lanes
         nothing = code.splat(0.0, lanes)
         totals = {(j, n): code.variable(nothing) for j in across for n in range(self.tiles)}
         for channel in code.range(channels):
-            half = [weights.load(lanes, (channel * r + k) * lanes) for k in range(r)]
-            made = multiply(code, gx, half)
+            made = multiply(code, gx, half(channel))
             numbers = tiles.at(channel)
             for (j, n), total in totals.items():
                 number = numbers.load(1, j * self.element_in + n * self.pixel)
@@ -211,3 +253,8 @@ class LeanKernels(WinogradKernels):
         for (j, n), total in totals.items():
             at = j * self.element_out + n * lanes
             sums.store(sums.load(lanes, at) + total.get(), at)
+
+
+def _simple(row: Sequence[Fraction]) -> _Simple:
+    """Returns the zeros and ones of a row of G, one of which is 1, and None for all else."""
+    return tuple(int(factor) if factor in (0, 1) else None for factor in row)

@@ -8,7 +8,11 @@ from functools import cache
 from typing import Final
 
 from convsmith.conv.algorithms.winograd_strassen import half_of
-from convsmith.conv.algorithms.winograd_tiling import THREE_PHASES, WinogradTiling
+from convsmith.conv.algorithms.winograd_tiling import (
+    THREE_PHASES,
+    WinogradTiling,
+    has_few_tiles,
+)
 from convsmith.conv.geometry import Geometry
 from convsmith.conv.spec import ConvSpec
 from convsmith.conv.toom_cook import Matrix, transform
@@ -115,8 +119,11 @@ def predicted_cycles(spec: ConvSpec, target: Target, threads: int, tiling: Winog
     }[tiling.schedule]  # fmt: skip
     idle = -(-items // threads) * threads / items
     # Products.
-    waits = max(1.0, _CHAIN / (tiling.height * tiling.vectors))
-    loads = _BROADCAST / tiling.vectors + _LOAD / tiling.height
+    few = has_few_tiles(target, tiling)
+    waits, loads = 1.0, _BROADCAST
+    if not few:
+        waits = max(1.0, _CHAIN / (tiling.height * tiling.vectors))
+        loads = _BROADCAST / tiling.vectors + _LOAD / tiling.height
     products = tiles * elements * g.channels * panels * tiling.vectors * (waits * _SMOOTH + loads)
     moved = 0.0
     if strassen:
@@ -125,8 +132,10 @@ def predicted_cycles(spec: ConvSpec, target: Target, threads: int, tiling: Winog
     # Transforms, and the way in and out.
     inwards = _INWARDS * tiles * deep * (tx.alpha * ty.inputs + ty.alpha * tx.inputs)
     outwards = _OUTWARDS * tiles * filters * (tx.alpha * ty.outputs + tiling.m[0] * tx.outputs)
-    if lean:  # three sides of a row of G share one load
-        work = sum(filter_operations(g, tiling.m)) + 2 * ty.distinct * tx.distinct
+    if lean:
+        work = sum(filter_operations(g, tiling.m)) + 2 * ty.distinct * tx.distinct  # to and fro
+        if few:  # a row's taps are loaded, combined, stored and loaded again
+            work = ty.alpha * (sum(tx.filters) + tx.taps * 3 * ty.taps)
         moved += _ON_THE_WAY * blocks * g.channels * filters * work
     gathered = tiling.rows if fused else 1
     patch = ((gathered - 1) * ty.step + ty.extent) * ((tiling.columns - 1) * tx.step + tx.extent)

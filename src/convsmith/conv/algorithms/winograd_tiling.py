@@ -18,7 +18,9 @@ __all__ = [
     "Schedule",
     "WinogradTiling",
     "cuts",
+    "has_few_tiles",
     "sizes_of",
+    "sums_beside_weights",
 ]
 
 _ALPHA: Final = 10  # the largest transformed tile per axis
@@ -26,6 +28,7 @@ _STRIDED_ALPHA: Final = 15  # the same at stride 2: two transforms side by side
 _SMALLEST_BLOCK: Final = 8  # tiles: fewer are not worth the weights' way where caches are small
 _PARTS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)  # of a side that is cut into blocks
 _SLAB: Final = 32  # channels
+_SHORT_SLAB: Final = 16  # the same of few tiles: their taps stay in the nearest cache
 _FINE: Final = 8  # panels of a thread: with fewer, all wait for the slowest
 _BLOCKED_ITEMS: Final = 8  # per thread, of Strassen's products
 _ITEMS: Final = 12  # the same of products in three phases
@@ -86,6 +89,20 @@ class WinogradTiling:
         )
 
 
+def sums_beside_weights(target: Target) -> int:
+    """Returns how many sums stay in registers while weights are transformed beside them."""
+    return target.registers // 2
+
+
+def _few(target: Target) -> int:
+    return sums_beside_weights(target) // 2  # there is room for two columns of elements
+
+
+def has_few_tiles(target: Target, tiling: WinogradTiling) -> bool:
+    """Whether weights on the way go into the products of all tiles without a way through memory."""
+    return tiling.on_the_way and tiling.vectors == 1 and tiling.tiles <= _few(target)
+
+
 def sizes_of(outputs: int, taps: int, stride: int) -> tuple[int, ...]:
     """Returns the outputs per tile that one axis may have: those that no smaller tile covers."""
     if taps == 1:
@@ -118,10 +135,11 @@ def cuts(
     xi = math.prod(t.alpha for t in transforms)
     tiles = high * wide * g.batch * g.groups
     height, vectors = tile_shapes(target)[0]
-    few = schedule == "lean" and g.filters < _FINE * threads * vectors * lanes
+    few = schedule == "lean" and high * wide <= _few(target)
+    fine = schedule == "lean" and g.filters < _FINE * threads * vectors * lanes
     # A panel of one vector stays in the nearest cache, beside the tiles.
     near = schedule == "staged" and 16 * lanes * g.channels <= target.level1
-    if few or (near and high * wide > _SMALLEST_BLOCK):
+    if few or fine or (near and high * wide > _SMALLEST_BLOCK):
         height, vectors = next(shape for shape in tile_shapes(target) if shape[1] == 1)
     vectors = min(vectors, -(-g.filters // lanes))
     width = vectors * lanes
@@ -135,8 +153,9 @@ def cuts(
         pieces = min(-(-all_panels // 2), -(-_BLOCKED_ITEMS * threads // (g.groups * xi)))
     else:
         room, panels = 3 * target.level2 // 16, 1  # elements for weights and sums
-        one = math.prod(t.distinct for t in transforms) * width
-        slab = max(min(_SLAB, deep, room // 2 // one) // lanes, 1) * lanes
+        one = (transforms[1].r if few else math.prod(t.distinct for t in transforms)) * width
+        longest = _SHORT_SLAB if few else _SLAB
+        slab = max(min(longest, deep, room // 2 // one) // lanes, 1) * lanes
         slab = -(-deep // -(-deep // slab) // lanes) * lanes
         most = min((room - slab * one) // (xi * width), max(1, tiles * all_panels // threads))
         if most < 1:
