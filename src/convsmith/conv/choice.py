@@ -9,7 +9,6 @@ missing. FFTW's users call this wisdom. Without it the prediction chooses.
 from __future__ import annotations
 
 import json
-import math
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -34,6 +33,7 @@ _SCHEMA: Final = "convsmith.choice/3"
 _UNLIKELY: Final = 2.5  # times the best candidate's predicted effort
 _DOUBTFUL: Final = 8.0  # the same, for the best of another algorithm
 _KEPT: Final = 1024  # decisions of this process
+_EVEN: Final = 1.03  # times the least: measured again, the other one may be first
 
 _lock = threading.Lock()
 _decided: dict[tuple[object, ...], ConvPlan] = {}
@@ -113,16 +113,22 @@ def _decide(
     measured = _remembered(spec, machine)
     if tune and target is None and not _covers(measured, possible):
         measured = _measure(spec, possible, measured)
-    best = min(
-        (
-            found
-            for found in (_with_time(made, measured, cold) for made in possible)
-            if found.milliseconds
-        ),
-        key=lambda found: found.milliseconds or math.inf,
-        default=None,
-    )
-    return best or min(possible, key=_effort)
+    timed = [_with_time(made, measured, cold) for made in possible]
+    return _fastest(timed) or min(possible, key=_effort)
+
+
+def _fastest(possible: list[ConvPlan]) -> ConvPlan | None:
+    """Returns what took the least time; of several that are even, what is in the most pieces.
+
+    Their threads wait the least where one of them is slower than the others.
+    """
+    timed = sorted((made.milliseconds, i) for i, made in enumerate(possible) if made.milliseconds)
+    if not timed:
+        return None
+    even = [possible[i] for time, i in timed if time <= _EVEN * timed[0][0]]
+    if threads() == 1:
+        return even[0]
+    return max(even, key=lambda made: min(n for _, n in made.lowered.phases(made.spec.batch)))
 
 
 def tune(
