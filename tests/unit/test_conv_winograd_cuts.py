@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -102,3 +102,56 @@ def test_predictions_follow_what_there_is_to_do() -> None:
             ]  # fmt: skip
             for larger in more:
                 assert predicted_cycles(larger, SERVER, 4, made) > four, (made, larger)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("lanes", [16, 8, 4])
+@pytest.mark.parametrize(
+    ("side", "m", "changed"),
+    [
+        ((7, 7), (7, 7), {}),
+        ((7, 6), (4, 4), {"filters": 19, "batch": 2}),
+        ((9, 11), (5, 6), {"channels": 37}),
+        ((13, 7), (4, 4), {}),
+        ((9, 10), (2, 2), {"groups": 2, "channels": 42}),
+        ((14, 13), (4, 4), {"stride": (2, 2)}),
+        ((12, 15), (3, 4), {"stride": (1, 2)}),
+        ((6, 15), (6, 4), {"kernel": (1, 7), "padding": ((0, 0), (3, 3))}),
+        ((9, 4), (2, 4), {"kernel": (5, 1), "padding": ((2, 2), (0, 0))}),
+        ((8, 8), (4, 4), {"kernel": (5, 5), "padding": ((2, 2), (2, 1))}),
+        ((8, 7), (4, 4), {"kernel": (2, 4), "padding": ((1, 0), (2, 1))}),
+    ],
+)  # fmt: skip
+def test_weights_of_few_tiles_are_made_in_registers(
+    side: tuple[int, int], m: tuple[int, int], changed: dict[str, Any], lanes: int, layout: Layout
+) -> None:
+    spec = replace(layer(21, 1, layout), size=side, bias=True, **{"filters": 34, **changed})
+    target = host().with_lanes(lanes)
+    data = data_for(spec)
+    wanted = truth(spec, data)
+    (chosen,) = cuts(spec, target, 2, m, "lean")
+    assert chosen.beside == target.registers // 2 // chosen.tiles
+    # All columns of a row at once, or one by one, in blocks of all tiles or of one.
+    for cut in (chosen, replace(chosen, rows=1, columns=1, beside=16), replace(chosen, beside=1)):
+        made = plan_with(spec, "winograd", cut, target=target)
+        got = made.prepare(data.weights, data.bias)(data.x)
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_few_tiles_take_one_vector_and_short_slabs() -> None:
+    small = replace(SERVER, registers=16)
+    for threads in (1, 4):
+        (few,) = cuts(layer(512, 14), SERVER, threads, (7, 7), "lean")
+        assert (few.tiles, few.vectors, few.slab, few.beside) == (4, 1, 16, 4)
+        assert cuts(layer(512, 14), small, threads, (7, 7), "lean")[0].beside == 2
+        assert not cuts(layer(512, 14), small, threads, (4, 7), "lean")[0].beside
+        (many,) = cuts(layer(512, 28), SERVER, threads, (7, 7), "lean")
+        assert (many.beside, many.slab) == (0, 32)
+
+
+def test_items_of_three_phases_keep_all_threads_busy() -> None:
+    for channels, side in ((64, 56), (128, 28), (256, 14), (512, 7)):
+        for threads in (1, 4, 16):
+            (made,) = cuts(layer(channels, side), SERVER, threads, (4, 4), "staged")
+            phases = dict(Winograd().lower(layer(channels, side), SERVER, made).phases(1))
+            assert phases["multiply"] >= 2 * threads

@@ -13,7 +13,7 @@ import pytest
 from convsmith.conv.algorithms.winograd_error import error_bound, error_ratio
 from convsmith.conv.toom_cook import POINTS, Transform, transform
 from convsmith.errors import UsageError
-from convsmith.kernel.transforms import depth, operation_count, traced
+from convsmith.kernel.transforms import depth, operation_count, parts_of, traced
 
 SIZES = [(m, r) for m, r in product(range(1, 9), repeat=2) if m + r - 1 <= 10]
 OTHER_POINTS = {
@@ -59,6 +59,29 @@ def test_the_matrices_compute_correlation_with_a_stride(m: int, r: int, stride: 
     assert t.extent == len(t.inputs[0])
     assert len(set(t.filters)) == len(set(t.filters[: t.distinct]))
     assert set(t.filters[t.distinct - 1 :]) == {t.filters[-1]}
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize(("m", "r"), [(1, 3), (4, 1), (2, 2), (4, 3), (7, 3), (5, 5), (4, 7)])
+def test_factors_may_stand_with_the_inputs(m: int, r: int, stride: int) -> None:
+    t, plain = transform(m, r, stride=stride), transform(m, r, stride=stride, plain_filters=True)
+    assert computes_correlation(plain)
+    assert plain.outputs == t.outputs
+    assert (plain.distinct, plain.stride) == (t.distinct, t.stride)
+    for row in plain.filters:
+        assert next(entry for entry in row if entry) == 1
+    assert sum(operation_count(plain.filters)) <= sum(operation_count(t.filters))
+
+
+def test_parts_of_a_product_are_the_whole_product_with_no_more_operations() -> None:
+    for (m, r), most in product(SIZES, (1, 2, 3, 4, 16)):
+        t = transform(m, r, plain_filters=True)
+        parts = parts_of(t.filters, most)
+        assert [row for part in parts for row in part] == list(range(t.alpha))
+        assert all(len(part) <= max(most, 2) for part in parts)
+        made = [operation_count(t.filters[part.start : part.stop]) for part in parts]
+        together = operation_count(t.filters)
+        assert (sum(mults for mults, _ in made), sum(adds for _, adds in made)) == together
 
 
 def test_three_taps_at_stride_2_store_five_filters_for_seven_products() -> None:

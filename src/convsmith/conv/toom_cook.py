@@ -57,7 +57,7 @@ POINTS: dict[int, tuple[Fraction, ...]] = {
 
 Among the multiples of 1/8 from 1/4 to 4 in pairs p, -p, which let the transforms share their
 halves; 0 is a point only where their number is odd. All coefficients of A^T and B^T are exact in
-float32.
+float32, those of B^T unless it has the factors.
 """
 
 

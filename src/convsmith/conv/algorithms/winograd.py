@@ -178,7 +178,7 @@ class Winograd:
             adds += tiles * times * each * a
         if tiling.on_the_way:
             blocks = images * -(-high // tiling.rows) * -(-wide // tiling.columns)
-            m, a = filter_operations(g, tiling.m)
+            m, a = filter_operations(g, tiling)
             mults += blocks * g.channels * g.filters * m
             adds += blocks * g.channels * g.filters * a
         return Operations(mults=mults, adds=adds)

@@ -24,11 +24,6 @@ from numpy.typing import NDArray
 
 from convsmith.conv.algorithm import BATCH, WEIGHTS, WORKSPACE
 from convsmith.conv.algorithms.winograd_kernels import Grid, WinogradKernels
-from convsmith.conv.algorithms.winograd_tiling import (
-    WinogradTiling,
-    has_few_tiles,
-    sums_beside_weights,
-)
 from convsmith.conv.toom_cook import Matrix
 from convsmith.kernel.emit import Code, Unit, Value
 from convsmith.kernel.matrix import odd_pitch
@@ -36,6 +31,7 @@ from convsmith.kernel.moving import zero
 from convsmith.kernel.transforms import multiply, parts_of
 
 if TYPE_CHECKING:
+    from convsmith.conv.algorithms.winograd_tiling import WinogradTiling
     from convsmith.conv.spec import ConvSpec
     from convsmith.kernel.target import Target
 
@@ -62,10 +58,8 @@ class LeanKernels(WinogradKernels):
         # A slab's transformed weights lie as [stored element][channel][filter]; a row of those of
         # one axis as [channel][tap of the row][filter].
         self.element_weights = odd_pitch(tiling.slab * self.width, 16)
-        self.few = has_few_tiles(target, tiling)
-        self.columns = max(sums_beside_weights(target) // self.tiles, 1)  # of elements
         self.made = self.stored * self.element_weights
-        if self.few:
+        if tiling.beside:
             self.made = tiling.slab * self.tx.r * self.width
         self.shared = self.transformed
         self.own = self.patch + self.strip + self.made + self.products
@@ -112,7 +106,7 @@ class LeanKernels(WinogradKernels):
         zero(code, sums, self.products, self.lanes)
         size = t.slab * self.taps * self.width
 
-        factors = self._factors(code) if self.few else None
+        factors = self._factors(code) if t.beside else None
 
         def add(slab: Value | int, channels: int) -> None:
             source = taps.at(slab * size)
@@ -186,7 +180,7 @@ class LeanKernels(WinogradKernels):
         """
         columns, distinct, r = self.tx.alpha, self.tx.distinct, self.ty.r
         gx = self.tx.filters[:distinct]
-        parts = parts_of(gx, self.columns)
+        parts = parts_of(gx, self.tiling.beside)
         following = taps.at(self.tiling.slab * self.taps * self.width)
         runs = groupby(range(self.ty.alpha), key=lambda row: _simple(self.ty.filters[row]))
         for simple, run in runs:

@@ -8,11 +8,7 @@ from functools import cache
 from typing import Final
 
 from convsmith.conv.algorithms.winograd_strassen import half_of
-from convsmith.conv.algorithms.winograd_tiling import (
-    THREE_PHASES,
-    WinogradTiling,
-    has_few_tiles,
-)
+from convsmith.conv.algorithms.winograd_tiling import THREE_PHASES, WinogradTiling
 from convsmith.conv.geometry import Geometry
 from convsmith.conv.spec import ConvSpec
 from convsmith.conv.toom_cook import Matrix, transform
@@ -48,6 +44,7 @@ class _Axis:
     inputs: int  # operations, loads and stores per vector of a line
     outputs: int
     filters: tuple[int, int]  # multiplications and additions
+    alone: tuple[int, int]  # the same, of every row of elements by itself
 
 
 @cache
@@ -58,10 +55,12 @@ def _axis(m: int, taps: int, stride: int) -> _Axis:
     def steps(matrix: Matrix) -> int:
         return sum(operation_count(matrix)) + len(matrix) + len(matrix[0])
 
+    singles = [operation_count([row]) for row in plain.filters]
     return _Axis(
         alpha=t.alpha, distinct=t.distinct, step=t.step, extent=t.extent, taps=taps,
         inputs=steps(t.inputs), outputs=steps(t.outputs),
         filters=operation_count(plain.filters[: t.distinct]),
+        alone=(sum(mults for mults, _ in singles), sum(adds for _, adds in singles)),
     )  # fmt: skip
 
 
@@ -69,16 +68,20 @@ def _axes(g: Geometry, m: tuple[int, int]) -> tuple[_Axis, _Axis]:
     return _axis(m[0], g.kernel[1], g.stride[1]), _axis(m[1], g.kernel[2], g.stride[2])
 
 
-def filter_operations(g: Geometry, m: tuple[int, int]) -> tuple[int, int]:
-    """Returns (multiplications, additions) of the transform of one filter and channel.
+def filter_operations(g: Geometry, tiling: WinogradTiling) -> tuple[int, int]:
+    """Returns (multiplications, additions) of the transform of one filter and channel on the way.
 
-    On the way, by rows of G that begin with ones.
+    Beside the products, columns are transformed once for every row of elements, one by one.
     """
-    down, across = _axes(g, m)
-    mults, adds = (
-        down.filters[i] * across.taps + across.filters[i] * down.distinct for i in (0, 1)
+    down, across = _axes(g, tiling.m)
+    if tiling.beside:
+        times, (mults, adds) = down.alpha, down.alone
+    else:
+        times, (mults, adds) = down.distinct, down.filters
+    return (
+        mults * across.taps + across.filters[0] * times,
+        adds * across.taps + across.filters[1] * times,
     )
-    return mults, adds
 
 
 def held_bytes(spec: ConvSpec, target: Target, tiling: WinogradTiling) -> int:
@@ -119,9 +122,8 @@ def predicted_cycles(spec: ConvSpec, target: Target, threads: int, tiling: Winog
     }[tiling.schedule]  # fmt: skip
     idle = -(-items // threads) * threads / items
     # Products.
-    few = has_few_tiles(target, tiling)
     waits, loads = 1.0, _BROADCAST
-    if not few:
+    if not tiling.beside:
         waits = max(1.0, _CHAIN / (tiling.height * tiling.vectors))
         loads = _BROADCAST / tiling.vectors + _LOAD / tiling.height
     products = tiles * elements * g.channels * panels * tiling.vectors * (waits * _SMOOTH + loads)
@@ -133,9 +135,10 @@ def predicted_cycles(spec: ConvSpec, target: Target, threads: int, tiling: Winog
     inwards = _INWARDS * tiles * deep * (tx.alpha * ty.inputs + ty.alpha * tx.inputs)
     outwards = _OUTWARDS * tiles * filters * (tx.alpha * ty.outputs + tiling.m[0] * tx.outputs)
     if lean:
-        work = sum(filter_operations(g, tiling.m)) + 2 * ty.distinct * tx.distinct  # to and fro
-        if few:  # a row's taps are loaded, combined, stored and loaded again
-            work = ty.alpha * (sum(tx.filters) + tx.taps * 3 * ty.taps)
+        work = sum(filter_operations(g, tiling))
+        # Weights are stored and loaded; else a row's taps, and what is made of them.
+        moves = ty.alpha * tx.taps * (ty.taps + 2)
+        work += moves if tiling.beside else 2 * ty.distinct * tx.distinct
         moved += _ON_THE_WAY * blocks * g.channels * filters * work
     gathered = tiling.rows if fused else 1
     patch = ((gathered - 1) * ty.step + ty.extent) * ((tiling.columns - 1) * tx.step + tx.extent)

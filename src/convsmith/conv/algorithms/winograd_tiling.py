@@ -18,9 +18,7 @@ __all__ = [
     "Schedule",
     "WinogradTiling",
     "cuts",
-    "has_few_tiles",
     "sizes_of",
-    "sums_beside_weights",
 ]
 
 _ALPHA: Final = 10  # the largest transformed tile per axis
@@ -53,6 +51,8 @@ class WinogradTiling:
         panels: Panels of filters of one item of the products' phase, if staged; else all.
         schedule: ``fused``, ``staged``, ``lean`` or ``strassen``.
         slab: Channels whose weights are transformed at a time, if lean; else 0.
+        beside: Columns of elements whose weights are made in registers, beside their products, if
+            lean and of few tiles; else 0.
         pieces: Items of the products' phase that the filters are cut into, if strassen; else 0.
     """
 
@@ -65,6 +65,7 @@ class WinogradTiling:
     panels: int
     schedule: Schedule
     slab: int = 0
+    beside: int = 0
     pieces: int = 0
 
     @property
@@ -81,26 +82,13 @@ class WinogradTiling:
         size = f"{self.m[0]}x{self.m[1]}"
         way = {
             "fused": "fused", "staged": f"staged {self.panels}",
-            "lean": f"lean {self.slab}", "strassen": f"strassen {self.pieces}",
+            "lean": f"lean {self.slab}" + (f" beside {self.beside}" if self.beside else ""),
+            "strassen": f"strassen {self.pieces}",
         }[self.schedule]  # fmt: skip
         return (
             f"{size} block {self.rows}x{self.columns} tile {self.height}x{self.vectors} "
             f"channels {self.chunk} {way}"
         )
-
-
-def sums_beside_weights(target: Target) -> int:
-    """Returns how many sums stay in registers while weights are transformed beside them."""
-    return target.registers // 2
-
-
-def _few(target: Target) -> int:
-    return sums_beside_weights(target) // 2  # there is room for two columns of elements
-
-
-def has_few_tiles(target: Target, tiling: WinogradTiling) -> bool:
-    """Whether weights on the way go into the products of all tiles without a way through memory."""
-    return tiling.on_the_way and tiling.vectors == 1 and tiling.tiles <= _few(target)
 
 
 def sizes_of(outputs: int, taps: int, stride: int) -> tuple[int, ...]:
@@ -135,7 +123,8 @@ def cuts(
     xi = math.prod(t.alpha for t in transforms)
     tiles = high * wide * g.batch * g.groups
     height, vectors = tile_shapes(target)[0]
-    few = schedule == "lean" and high * wide <= _few(target)
+    sums = target.registers // 2  # the rest is for weights and for what they are made of
+    few = schedule == "lean" and 2 * high * wide <= sums  # two columns, a pair of points
     fine = schedule == "lean" and g.filters < _FINE * threads * vectors * lanes
     # A panel of one vector stays in the nearest cache, beside the tiles.
     near = schedule == "staged" and 16 * lanes * g.channels <= target.level1
@@ -170,7 +159,8 @@ def cuts(
     made = WinogradTiling(
         m=m, rows=rows, columns=columns, height=Parts.of(count, most=height).longest,
         vectors=vectors,
-        chunk=_chunk(spec, lanes), panels=panels, schedule=schedule, slab=slab, pieces=pieces,
+        chunk=_chunk(spec, lanes), panels=panels, schedule=schedule, slab=slab,
+        beside=sums // count if few else 0, pieces=pieces,
     )  # fmt: skip
     return (made,)
 
