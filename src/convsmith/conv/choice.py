@@ -34,6 +34,7 @@ _UNLIKELY: Final = 2.5  # times the best candidate's predicted effort
 _DOUBTFUL: Final = 8.0  # the same, for the best of another algorithm
 _KEPT: Final = 1024  # decisions of this process
 _EVEN: Final = 1.03  # times the least: measured again, the other one may be first
+_PIECES: Final = 4  # of a thread's work: more make no difference
 
 _lock = threading.Lock()
 _decided: dict[tuple[object, ...], ConvPlan] = {}
@@ -118,17 +119,18 @@ def _decide(
 
 
 def _fastest(possible: list[ConvPlan]) -> ConvPlan | None:
-    """Returns what took the least time; of several that are even, what is in the most pieces.
+    """Returns what took the least time; of several that are even, what is in enough pieces.
 
-    Their threads wait the least where one of them is slower than the others.
+    Their threads wait less where one of them is slower than the others.
     """
     timed = sorted((made.milliseconds, i) for i, made in enumerate(possible) if made.milliseconds)
-    if not timed:
-        return None
     even = [possible[i] for time, i in timed if time <= _EVEN * timed[0][0]]
-    if threads() == 1:
-        return even[0]
-    return max(even, key=lambda made: min(n for _, n in made.lowered.phases(made.spec.batch)))
+    enough = _PIECES * threads() if threads() > 1 else 1
+
+    def pieces(made: ConvPlan) -> int:
+        return min(enough, *(items for _, items in made.lowered.phases(made.spec.batch)))
+
+    return max(even, key=pieces, default=None)
 
 
 def tune(

@@ -125,7 +125,10 @@ def cuts(
     height, vectors = tile_shapes(target)[0]
     sums = target.registers // 2  # the rest is for weights and for what they are made of
     few = schedule == "lean" and 2 * high * wide <= sums  # two columns, a pair of points
-    fine = schedule == "lean" and g.filters < _FINE * threads * vectors * lanes
+    # With one vector a slab has half the weights, but every product a broadcast, which is an
+    # instruction of its own where registers are few.
+    free = target.registers >= 32 or g.filters < _FINE * threads * vectors * lanes
+    fine = schedule == "lean" and free
     # A panel of one vector stays in the nearest cache, beside the tiles.
     near = schedule == "staged" and 16 * lanes * g.channels <= target.level1
     if few or fine or (near and high * wide > _SMALLEST_BLOCK):
