@@ -7,9 +7,9 @@ slab's weights, adds its products to the sums of all elements and tiles of a blo
 stay in the second-level cache; from beyond come the taps, once, asked for a slab ahead, and the
 transformed tiles, once per item and in the order of their use.
 
-For a few tiles, writing transformed weights takes as long as the products with them. There only
-one of the two axes is transformed in memory; the other one between its load and the products, in
-registers.
+For a few tiles, writing transformed weights takes as long as the products with them. There the
+weights of some columns of a row of elements are made from the taps, which stay in the nearest
+cache, and go from registers into the products with all tiles.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class LeanKernels(WinogradKernels):
         self.slab_in = self.elements * self.element_in
         self.transformed = -(-g.channels // tiling.slab) * self.slab_in
         self.panel_taps = g.channels * self.taps * self.width
-        # A slab's transformed weights lie as [stored element][channel][filter]; a row of those of
-        # one axis as [channel][tap of the row][filter].
+        # A slab's transformed weights lie as [stored element][channel][filter]; beside products,
+        # a row of G w as [channel][tap of the row][filter].
         self.element_weights = odd_pitch(tiling.slab * self.width, 16)
         self.made = self.stored * self.element_weights
         if tiling.beside:
@@ -178,9 +178,7 @@ class LeanKernels(WinogradKernels):
 
         Rows of G with the same zeros and ones share their code.
         """
-        columns, distinct, r = self.tx.alpha, self.tx.distinct, self.ty.r
-        gx = self.tx.filters[:distinct]
-        parts = parts_of(gx, self.tiling.beside)
+        columns, r = self.tx.alpha, self.ty.r
         following = taps.at(self.tiling.slab * self.taps * self.width)
         runs = groupby(range(self.ty.alpha), key=lambda row: _simple(self.ty.filters[row]))
         for simple, run in runs:
@@ -191,26 +189,39 @@ class LeanKernels(WinogradKernels):
                     code.splat(factors.load(1, row * r + k), self.lanes) if one is None else one
                     for k, one in enumerate(simple)
                 ]
+                self._multiply_row(
+                    code, tiles.at(row * (columns * self.element_in)), taps, by, half,
+                    sums.at(row * (columns * self.element_out)), channels,
+                )  # fmt: skip
 
-                def make(channel: Value, by: Sequence[Value | int] = by) -> list[Value]:
-                    made = self._transform_columns(code, taps, channel, by)
-                    for k, value in enumerate(made if len(parts) > 1 else ()):
-                        half.store(value, (channel * self.tx.r + k) * self.lanes)
-                    return made
+    def _multiply_row(
+        self, code: Code, tiles: Value, taps: Value, by: Sequence[Value | int], half: Value,
+        sums: Value, channels: int,
+    ) -> None:  # fmt: skip
+        """Adds the products of one row, some columns at a time."""
+        distinct, most, r = self.tx.distinct, self.tiling.beside, self.tx.r
+        gx = self.tx.filters[:distinct]
+        *parts, last = ((gx[part.start : part.stop], part) for part in parts_of(gx, most))
+        # The last row of G belongs to all columns from there on.
+        end = max(min(last[1].start + most, self.tx.alpha), distinct)
+        parts.append((last[0], range(last[1].start, end)))
+        parts += [
+            (gx[-1:], range(j, min(j + most, self.tx.alpha)))
+            for j in range(end, self.tx.alpha, most)
+        ]
 
-                def find(channel: Value) -> list[Value]:
-                    places = ((channel * self.tx.r + k) * self.lanes for k in range(self.tx.r))
-                    return [half.load(self.lanes, place) for place in places]
+        def make(channel: Value) -> list[Value]:
+            made = self._transform_columns(code, taps, channel, by)
+            for k, value in enumerate(made if len(parts) > 1 else ()):
+                half.store(value, (channel * r + k) * self.lanes)
+            return made
 
-                for part in parts:
-                    # The last row of G belongs to all columns from there on.
-                    across = range(part.start, columns if part.stop == distinct else part.stop)
-                    self._multiply_part(
-                        code, tiles.at(row * (columns * self.element_in)),
-                        find if part.start else make,
-                        gx[part.start : part.stop], across,
-                        sums.at(row * (columns * self.element_out)), channels,
-                    )  # fmt: skip
+        def find(channel: Value) -> list[Value]:
+            return [half.load(self.lanes, (channel * r + k) * self.lanes) for k in range(r)]
+
+        for rows, across in parts:
+            some = find if across.start else make
+            self._multiply_part(code, tiles, some, rows, across, sums, channels)
 
     def _transform_columns(
         self, code: Code, taps: Value, channel: Value, by: Sequence[Value | int]

@@ -23,6 +23,7 @@ _LOAD: Final = 0.8  # the same, per vector of weights
 _SMOOTH: Final = 0.9  # the same, of a tile without either
 _INWARDS, _OUTWARDS = 0.7, 0.5  # of a transform's steps: they run side by side
 _ON_THE_WAY: Final = 0.5  # the same of filters
+_PASS: Final = 4.0  # operations per channel around one pass over some columns of a row
 _TRANSPOSED: Final = 6.0  # operations per vector that is gathered from planes, or scattered
 _COPIED: Final = 2.0  # the same of pixels
 _ITEM: Final = 1000.0  # operations around one block
@@ -135,11 +136,12 @@ def predicted_cycles(spec: ConvSpec, target: Target, threads: int, tiling: Winog
     inwards = _INWARDS * tiles * deep * (tx.alpha * ty.inputs + ty.alpha * tx.inputs)
     outwards = _OUTWARDS * tiles * filters * (tx.alpha * ty.outputs + tiling.m[0] * tx.outputs)
     if lean:
-        work = sum(filter_operations(g, tiling))
-        # Weights are stored and loaded; else a row's taps, and what is made of them.
-        moves = ty.alpha * tx.taps * (ty.taps + 2)
-        work += moves if tiling.beside else 2 * ty.distinct * tx.distinct
-        moved += _ON_THE_WAY * blocks * g.channels * filters * work
+        mults, adds = filter_operations(g, tiling)
+        if tiling.beside:  # sums and differences run beside the products
+            work = mults + _PASS * ty.alpha * -(-tx.alpha // tiling.beside)
+        else:
+            work = _ON_THE_WAY * (mults + adds + 2 * ty.distinct * tx.distinct)  # to and fro
+        moved += blocks * g.channels * filters * work
     gathered = tiling.rows if fused else 1
     patch = ((gathered - 1) * ty.step + ty.extent) * ((tiling.columns - 1) * tx.step + tx.extent)
     each = _TRANSPOSED if spec.layout == "channels_first" else _COPIED
