@@ -226,11 +226,11 @@ def test_of_even_times_what_is_in_the_most_pieces_is_chosen() -> None:
     assert pieces[few] < pieces[many]
     timed = [replace(made[few], milliseconds=1.0), replace(made[many], milliseconds=1.02)]
     with limited_threads(4):
-        assert choice._fastest(timed) == timed[1]
-        assert choice._fastest([timed[0], replace(timed[1], milliseconds=1.04)]) == timed[0]
+        assert choice._preferred(timed) == timed[1]
+        assert choice._preferred([timed[0], replace(timed[1], milliseconds=1.04)]) == timed[0]
     with limited_threads(1):
-        assert choice._fastest(timed) == timed[0]
-    assert choice._fastest([made[few], made[many]]) is None
+        assert choice._preferred(timed) == timed[0]
+    assert choice._preferred([made[few], made[many]]) is None
 
 
 def test_another_process_remembers_too(own_folder: Path) -> None:

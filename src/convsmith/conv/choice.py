@@ -115,10 +115,10 @@ def _decide(
     if tune and target is None and not _covers(measured, possible):
         measured = _measure(spec, possible, measured)
     timed = [_with_time(made, measured, cold) for made in possible]
-    return _fastest(timed) or min(possible, key=_effort)
+    return _preferred(timed) or min(possible, key=_effort)
 
 
-def _fastest(possible: list[ConvPlan]) -> ConvPlan | None:
+def _preferred(possible: list[ConvPlan]) -> ConvPlan | None:
     """Returns what took the least time; of several that are even, what is in enough pieces.
 
     Their threads wait less where one of them is slower than the others.

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convsmith.conv.algorithm import Lowered, Operations
+from convsmith.conv.algorithms.winograd_beside import BesideKernels
 from convsmith.conv.algorithms.winograd_error import error_bound, error_ratio
 from convsmith.conv.algorithms.winograd_kernels import WinogradKernels, transforms_of
 from convsmith.conv.algorithms.winograd_lean import LeanKernels
@@ -260,7 +261,10 @@ class Winograd:
 
     def lower(self, spec: ConvSpec, target: Target, tiling: WinogradTiling) -> Lowered:
         """Returns one kernel, or three, or two."""
-        kinds = {"lean": LeanKernels, "strassen": StrassenKernels}
+        kinds = {
+            "lean": BesideKernels if tiling.beside else LeanKernels,
+            "strassen": StrassenKernels,
+        }
         writer = kinds.get(tiling.schedule, WinogradKernels)(spec, target, tiling)
         return Lowered(
             key=f"winograd {spec.with_batch(1)!r} {tiling} {target.lanes} {writer.choices}",

@@ -125,13 +125,15 @@ def cuts(
     height, vectors = tile_shapes(target)[0]
     sums = target.registers // 2  # the rest is for weights and for what they are made of
     few = schedule == "lean" and 2 * high * wide <= sums  # two columns, a pair of points
-    # With one vector a slab has half the weights, but every product a broadcast, which is an
-    # instruction of its own where registers are few.
-    free = target.registers >= 32 or g.filters < _FINE * threads * vectors * lanes
-    fine = schedule == "lean" and free
-    # A panel of one vector stays in the nearest cache, beside the tiles.
-    near = schedule == "staged" and 16 * lanes * g.channels <= target.level1
-    if few or fine or (near and high * wide > _SMALLEST_BLOCK):
+    if schedule == "lean":
+        # A slab of one vector has half the weights, but needs a broadcast for every product, an
+        # instruction of its own where registers are few.
+        free = target.registers >= 32
+        narrow = few or free or g.filters < _FINE * threads * vectors * lanes
+    else:  # such a panel of weights stays in the nearest cache, beside the tiles
+        near = schedule == "staged" and 16 * lanes * g.channels <= target.level1
+        narrow = near and high * wide > _SMALLEST_BLOCK
+    if narrow:
         height, vectors = next(shape for shape in tile_shapes(target) if shape[1] == 1)
     vectors = min(vectors, -(-g.filters // lanes))
     width = vectors * lanes
